@@ -78,15 +78,22 @@ type linkTo struct {
 }
 
 func newBuilder(nodes []Node) (*builder, error) {
+	if len(nodes) > maxEntries {
+		return nil, fmt.Errorf("%w: %d entries; %d are the limit", ErrInvalid, len(nodes), maxEntries)
+	}
 	b := &builder{
 		t: &Tree{}, root: Node{Path: ".", Kind: Dir, Mode: 0o755},
 		children: make(map[string][]*Node), ids: make(map[string]ID, len(nodes)),
 		owners: make(map[owner]uint32),
 	}
+	rooted := false
 	for i := range nodes {
 		n := &nodes[i]
 		if n.Path == "." || n.Path == "" {
-			b.root = *n
+			if rooted {
+				return nil, fmt.Errorf("%w: the root is there twice", ErrInvalid)
+			}
+			b.root, rooted = *n, true
 			continue
 		}
 		if path.Clean(n.Path) != n.Path || path.IsAbs(n.Path) || strings.HasPrefix(n.Path, "../") {
@@ -228,4 +235,18 @@ func (b *builder) countSubdirs() {
 			b.t.nodes[b.t.nodes[id].parent].links++
 		}
 	}
+}
+
+// WithSums returns a copy of t, sharing all else, in which each file has the
+// SHA-256 that sum returns for it. sum is called once for every inode that is
+// a file, the empty ones included, in the order of their IDs.
+func (t *Tree) WithSums(sum func(ID) [32]byte) *Tree {
+	out := *t
+	out.sums = make([][32]byte, len(t.sums))
+	for i := range t.nodes {
+		if n := t.nodes[i].sum; n != 0 {
+			out.sums[n-1] = sum(ID(i))
+		}
+	}
+	return &out
 }

@@ -13,17 +13,53 @@ const (
 	maxXattrs = 128       // xattrs of one entry
 	maxHoles  = 1 << 16   // holes of one file
 	maxTotal  = 1<<53 - 1 // bytes of a stream, the largest integer that JSON carries
+
+	maxEntries = 1 << 21   // entries of a tree: 128 MiB of nodes
+	maxBulk    = 128 << 20 // bytes of all names, targets, xattrs and holes; see bulk
 )
 
 // check holds the tree against every rule of the model. All trees pass here,
 // built or decoded, so that nothing behind it has to doubt.
 func (t *Tree) check() error {
-	for _, step := range []func() error{t.checkShape, t.checkNodes, t.checkInodes, t.checkStream} {
+	for _, step := range []func() error{t.checkBounds, t.checkShape, t.checkNodes, t.checkInodes, t.checkStream} {
 		if err := step(); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
 	return nil
+}
+
+// checkBounds proves that the tree is small enough to be encoded and to be
+// held in memory by whoever decodes it.
+func (t *Tree) checkBounds() error {
+	if len(t.nodes) > maxEntries {
+		return fmt.Errorf("%d entries; %d are the limit", len(t.nodes), maxEntries)
+	}
+	sum := int64(len(t.names))
+	for i := range t.nodes {
+		if n := &t.nodes[i]; n.extra != 0 {
+			sum += t.extras[n.extra-1].bulk()
+		}
+	}
+	if sum > maxBulk {
+		return fmt.Errorf("names, link targets, xattrs and holes take %d bytes; %d are the limit", sum, maxBulk)
+	}
+	return nil
+}
+
+// What one xattr and one hole cost in memory beside their bytes.
+const (
+	xattrCost = 40
+	holeCost  = 16
+)
+
+// bulk returns about how many bytes of memory x takes.
+func (x *extra) bulk() int64 {
+	sum := int64(len(x.target)) + holeCost*int64(len(x.holes))
+	for _, a := range x.xattrs {
+		sum += xattrCost + int64(len(a.Name)+len(a.Value))
+	}
+	return sum
 }
 
 // checkShape proves that the entries form one tree: the children of the

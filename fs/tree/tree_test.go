@@ -108,7 +108,17 @@ func TestEmptyReleaseHasOneByte(t *testing.T) {
 
 func TestBuildRefuses(t *testing.T) {
 	for name, nodes := range map[string][]Node{
-		"twice":             {file("a", 1), file("a", 1)},
+		"twice":      {file("a", 1), file("a", 1)},
+		"root twice": {dir("."), dir(".")},
+		"too much in all": func() (out []Node) {
+			for i := range 40 {
+				x := []Xattr{{"user.a", make([]byte, 60<<10)}, {"user.b", make([]byte, 60<<10)}}
+				for j := range 30 {
+					out = append(out, Node{Path: strings.Repeat("n", i+1) + strings.Repeat("m", j+1), Kind: Dir, Xattrs: x})
+				}
+			}
+			return out
+		}(),
 		"below a file":      {file("a", 1), file("a/b", 1)},
 		"no parent":         {file("a/b", 1)},
 		"absolute":          {file("/a", 1)},
