@@ -1,0 +1,67 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"dcfs/fs/tree"
+)
+
+// Read fills go-fuse's own buffer from the content. It returns all that was
+// asked for up to the end of the file, or an error: the kernel would take a
+// short answer for the end of the file and cache zeros behind it.
+func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	id, ok := r.entry(in.NodeId)
+	if !ok || r.tree.Kind(id) != tree.File {
+		return nil, fuse.EINVAL
+	}
+	start, size := r.tree.Span(id)
+	off := int64(in.Offset)
+	if off < 0 || off >= size || len(buf) == 0 {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	p := buf[:min(int64(len(buf)), size-off)]
+	if r.cfg.OnRead != nil {
+		r.cfg.OnRead(id, off, len(p))
+	}
+	began := time.Now()
+	if err := r.fill(cancel, p, start+off); err != nil {
+		r.log.Error("read failed", "file", r.tree.Path(id), "offset", off, "length", len(p),
+			"cause", err, "age", time.Since(began).Round(time.Millisecond))
+		return nil, toStatus(err)
+	}
+	return fuse.ReadResultData(p), fuse.OK
+}
+
+// fill reads p from the stream within the deadline. The kernel cannot take a
+// buffered READ back, so the deadline is the only end of a wait for bytes that
+// never come; cancel closes when the mount ends.
+func (r *raw) fill(cancel <-chan struct{}, p []byte, off int64) error {
+	ctx, stop := context.WithCancelCause(r.ctx)
+	defer stop(nil)
+	ctx, stopTimer := context.WithTimeoutCause(ctx, r.cfg.ReadTimeout, ErrReadTimeout)
+	defer stopTimer()
+	go func() {
+		select {
+		case <-cancel:
+			stop(ErrUnmounted)
+		case <-ctx.Done():
+		}
+	}()
+	n, err := r.cfg.Content.ReadAt(ctx, p, off)
+	if n == len(p) && (err == nil || errors.Is(err, io.EOF)) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%d bytes of %d: %w", n, len(p), io.ErrUnexpectedEOF)
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
