@@ -1,0 +1,71 @@
+package activate
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// history is what STATE/links holds of a link. It is written before the link
+// moves, so after a crash the link may still lead to Previous: what was before
+// that is Older. The link itself says which of the two is the case, and
+// nothing has to be written after the swap.
+type history struct {
+	Schema   int    `json:"schema"` // 1
+	Link     string `json:"link"`
+	Current  string `json:"current"`            // where the last swap moved the link
+	Previous string `json:"previous,omitempty"` // where it led until then
+	Older    string `json:"older,omitempty"`    // what was previous until then
+}
+
+// previous returns where the link led before it came to lead where it does.
+func (l *pointer) previous() string {
+	switch l.now {
+	case l.hist.Current:
+		return l.hist.Previous
+	case l.hist.Previous: // a crash came before the swap
+		return l.hist.Older
+	default: // moved by hand: back to what was activated last
+		return l.hist.Current
+	}
+}
+
+func (l *pointer) remember(h history) error {
+	h.Schema, h.Link = 1, l.path
+	b, err := json.MarshalIndent(h, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := l.opt.Disk.WriteFile(historyPath(l.opt.State, l.path), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("its history: %w", err)
+	}
+	l.hist = h
+	return nil
+}
+
+func historyPath(state, link string) string {
+	sum := sha256.Sum256([]byte(link))
+	return filepath.Join(state, "links", hex.EncodeToString(sum[:16])+".json")
+}
+
+func readHistory(file string) (h history, err error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return history{}, nil
+	}
+	if err != nil {
+		return h, fmt.Errorf("its history: %w", err)
+	}
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, fmt.Errorf("its history %s is damaged, remove it: %w", file, err)
+	}
+	if h.Schema != 1 {
+		return h, fmt.Errorf("its history %s has schema %d, of a newer dcfs: use that", file, h.Schema)
+	}
+	return h, nil
+}
