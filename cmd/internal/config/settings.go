@@ -1,0 +1,107 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// setting is a key of the file, named like its flag.
+type setting struct {
+	list  bool // may be a list
+	store func(f *File, text string) error
+}
+
+// settings are all keys that a file may have.
+var settings = map[string]setting{
+	"origin":             {true, into(func(f *File) **[]string { return &f.Origin }, ParseOrigins)},
+	"state":              {false, into(func(f *File) **string { return &f.State }, absolute)},
+	"run":                {false, into(func(f *File) **string { return &f.Run }, absolute)},
+	"trusted":            {false, into(func(f *File) **string { return &f.Trusted }, absolute)},
+	"publish-token-file": {false, into(func(f *File) **string { return &f.PublishTokenFile }, absolute)},
+	"cache":              {false, into(func(f *File) **int64 { return &f.Cache }, ParseSize)},
+	"up":                 {false, into(func(f *File) **int64 { return &f.Up }, ParseRate)},
+	"down":               {false, into(func(f *File) **int64 { return &f.Down }, ParseRate)},
+	"max-peers":          {false, into(func(f *File) **int { return &f.MaxPeers }, count)},
+	"listen":             {false, into(func(f *File) **string { return &f.Listen }, ParseListen)},
+	"peer-listen":        {false, into(func(f *File) **string { return &f.PeerListen }, ParseListen)},
+	"rack":               {false, into(func(f *File) **string { return &f.Rack }, label)},
+	"linger":             {false, into(func(f *File) **time.Duration { return &f.Linger }, duration)},
+	"read-timeout":       {false, into(func(f *File) **time.Duration { return &f.ReadTimeout }, duration)},
+	"wait":               {false, into(func(f *File) **time.Duration { return &f.Wait }, duration)},
+	"at-end":             {false, into(func(f *File) **string { return &f.AtEnd }, word("handover", "unmount", "keep"))},
+	"log-level":          {false, into(func(f *File) **string { return &f.LogLevel }, word("debug", "info", "warn", "error"))},
+	"log-format":         {false, into(func(f *File) **string { return &f.LogFormat }, word("text", "json"))},
+}
+
+// into makes a parser and a field into what stores a setting.
+func into[T any](field func(*File) **T, parse func(string) (T, error)) func(*File, string) error {
+	return func(f *File, text string) error {
+		v, err := parse(text)
+		if err != nil {
+			return err
+		}
+		*field(f) = &v
+		return nil
+	}
+}
+
+// ParseOrigins reads base URLs of origins, separated by commas.
+func ParseOrigins(s string) ([]string, error) {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		part = strings.TrimRight(strings.TrimSpace(part), "/")
+		u, err := url.Parse(part)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("%q is no origin: want a URL such as http://origin:7070", part)
+		}
+		out = append(out, part)
+	}
+	return out, nil
+}
+
+// absolute: a relative path in a file that many processes read would mean
+// another place to each of them.
+func absolute(s string) (string, error) {
+	if !filepath.IsAbs(s) || strings.Contains(s, "\x00") {
+		return "", fmt.Errorf("%q is no absolute path", s)
+	}
+	return filepath.Clean(s), nil
+}
+
+func duration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is no duration: want a number and a unit, such as 500ms, 30s or 5m", s)
+	}
+	return d, nil
+}
+
+func count(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number from 0 to 65535", s)
+	}
+	return int(n), nil
+}
+
+// label is a short name without blanks.
+func label(s string) (string, error) {
+	if s == "" || len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("%.80q is no name: want up to 64 printable ASCII characters without blanks", s)
+	}
+	return s, nil
+}
+
+func word(words ...string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if !slices.Contains(words, s) {
+			return "", fmt.Errorf("%q is none of %s", s, strings.Join(words, ", "))
+		}
+		return s, nil
+	}
+}

@@ -1,0 +1,150 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	maxAnswer = 4 << 20 // bytes of one status; the lists in it are bounded
+	maxAsked  = 64      // sockets asked at the same time
+)
+
+// ErrGone is the answer of a socket whose process has ended.
+var ErrGone = errors.New("process is gone")
+
+// Collect asks every process that has a socket in runDir, all at the same
+// time and each for at most timeout. It returns the answers by process id, and
+// an error for each process that did not answer. Sockets of dead processes are
+// removed. A directory that is not there holds no process.
+func Collect(ctx context.Context, runDir string, timeout time.Duration) ([]Status, []error) {
+	dir, err := os.Open(runDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, []error{fmt.Errorf("run directory: %w", err)}
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return nil, []error{fmt.Errorf("run directory: %w", err)}
+	}
+	names := socketNames(entries)
+	answers, failures := make([]*Status, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxAsked)
+	for i, name := range names {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			answers[i], failures[i] = ask(ctx, dir, name, timeout)
+		})
+	}
+	wg.Wait()
+	return sift(answers, failures)
+}
+
+func socketNames(entries []os.DirEntry) (names []string) {
+	for _, e := range entries {
+		if e.Type() == os.ModeSocket && strings.HasSuffix(e.Name(), ".sock") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func sift(answers []*Status, failures []error) (all []Status, errs []error) {
+	for i, s := range answers {
+		switch {
+		case s != nil:
+			all = append(all, *s)
+		case !errors.Is(failures[i], ErrGone):
+			errs = append(errs, failures[i])
+		}
+	}
+	slices.SortFunc(all, func(a, b Status) int { return a.PID - b.PID })
+	return all, errs
+}
+
+// Ask asks the process behind one socket. It returns an error that wraps
+// ErrGone when there is none, and then removes the socket.
+func Ask(ctx context.Context, path string, timeout time.Duration) (Status, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return Status{}, fmt.Errorf("%s: %w", path, ErrGone)
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("run directory: %w", err)
+	}
+	defer dir.Close()
+	s, err := ask(ctx, dir, filepath.Base(path), timeout)
+	if err != nil {
+		return Status{}, err
+	}
+	return *s, nil
+}
+
+func ask(ctx context.Context, dir *os.File, name string, timeout time.Duration) (*Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	path := filepath.Join(dir.Name(), name)
+	s, err := get(ctx, short(dir, name))
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		os.Remove(short(dir, name))
+		return nil, fmt.Errorf("%s: %w", path, ErrGone)
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%s: %w", path, ErrGone)
+	case errors.Is(err, context.DeadlineExceeded):
+		pid := strings.TrimSuffix(name, ".sock")
+		return nil, fmt.Errorf("process %s did not answer on %s within %s: it hangs or is stopped: %w",
+			pid, path, timeout, err)
+	}
+	return nil, fmt.Errorf("%s: %w", path, err)
+}
+
+func get(ctx context.Context, sock string) (*Status, error) {
+	var d net.Dialer
+	tr := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", sock)
+		},
+	}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dcfs"+statusPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("answered %s", resp.Status)
+	}
+	var s Status
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&s); err != nil {
+		return nil, fmt.Errorf("answer: %w", err)
+	}
+	if s.Schema != Schema {
+		return nil, fmt.Errorf("answers in schema %d, this dcfs reads %d", s.Schema, Schema)
+	}
+	return &s, nil
+}
