@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"dcfs/cmd/internal/catalog"
+	"dcfs/fs"
+	"dcfs/fs/durable"
+	"dcfs/fs/materialise"
+	"dcfs/fs/release"
+	"dcfs/swarm"
+	"dcfs/swarm/metainfo"
+)
+
+// preflight refuses what cannot work before anything is asked of the network.
+func (l *life) preflight(ctx context.Context) error {
+	for _, p := range []*string{&l.cfg.Dest, &l.cfg.Mountpoint, &l.cfg.Activate, &l.cfg.State} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	if l.cfg.Mountpoint != "" && l.cfg.Mountpoint == l.cfg.Dest {
+		return fmt.Errorf("%w: --dest and MOUNTPOINT are both %s: give the copy a place of its own", ErrConfig, l.cfg.Dest)
+	}
+	if l.cfg.Mountpoint == "" {
+		return nil
+	}
+	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, true, l.log)
+	l.place = place
+	return err
+}
+
+// openNode listens for peers. It comes first because a magnet's metadata is
+// fetched from them.
+func (l *life) openNode() error {
+	node, err := swarm.NewNode(swarm.NodeConfig{
+		Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
+		MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Log: l.log,
+	})
+	l.node = node
+	return err
+}
+
+func (l *life) closeNode() {
+	if err := l.node.Close(); err != nil {
+		l.log.Debug("closing the peer port", "cause", err)
+	}
+}
+
+// acquire finds the release and proves that it may be used here.
+func (l *life) acquire(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
+	defer cancel()
+	client := &catalog.Client{Origins: l.cfg.Origins}
+	defer client.Close()
+	src, err := catalog.Resolve(ctx, l.cfg.Release, catalog.Options{Client: client, Log: l.log})
+	if err != nil {
+		return err
+	}
+	opt := release.OpenOptions{Want: string(src.Version), AllowUnsigned: l.cfg.InsecureUnsigned}
+	if opt.Trust, err = release.LoadTrusted(l.cfg.TrustedDir); err != nil {
+		return err
+	}
+	var rel *release.Release
+	if src.Magnet != "" {
+		rel, err = l.fetchMetadata(ctx, src.Magnet, opt)
+	} else {
+		rel, err = release.Open(src.Metainfo, opt)
+	}
+	if err != nil {
+		return err
+	}
+	l.adopt(rel, append(src.Trackers, rel.Trackers...))
+	return l.saveMetainfo(rel)
+}
+
+// fetchMetadata gets a magnet's metadata from its peers (BEP 9).
+func (l *life) fetchMetadata(ctx context.Context, uri string, opt release.OpenOptions) (*release.Release, error) {
+	magnet, err := metainfo.ParseMagnet(uri)
+	if err != nil {
+		return nil, err
+	}
+	info, err := l.node.FetchInfo(ctx, magnet.InfoHash, magnet.Trackers, append(magnet.Peers, l.cfg.Peers...))
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: %w; is a tracker or a peer named in the magnet reachable?", ErrNoSource, err)
+		}
+		return nil, err
+	}
+	return release.OpenMagnet(magnet, info, opt)
+}
+
+// saveMetainfo keeps the release's signed metainfo, so that verify and a later
+// start need no network.
+func (l *life) saveMetainfo(rel *release.Release) error {
+	var disk durable.Disk
+	dir := filepath.Join(l.cfg.State, "metainfo")
+	if err := disk.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("the state directory: %w; choose another with --state", err)
+	}
+	return disk.WriteFile(filepath.Join(dir, fmt.Sprintf("%x.torrent", rel.InfoHash)), rel.Metainfo, 0o644)
+}
+
+// openContent opens the staged files, or a copy that stands already, and the
+// piece store over them.
+func (l *life) openContent() error {
+	var err error
+	if l.whole, err = materialise.Complete(l.cfg.State, l.cfg.Dest, l.rel.InfoHash); err != nil {
+		return err
+	}
+	if l.whole {
+		l.log.Info("the release is materialised here already", "dest", l.cfg.Dest)
+		l.disk, err = l.openCopy()
+	} else {
+		l.disk, err = l.openStage()
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.openStore(); err != nil {
+		return errors.Join(err, l.disk.Close())
+	}
+	return nil
+}

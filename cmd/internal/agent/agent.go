@@ -1,0 +1,165 @@
+// Package agent is the life of one release on one host: it finds the release,
+// mounts it, fills it, materialises the copy, hands over, swaps the symlink,
+// seeds for the linger window, and ends.
+//
+// It owns every goroutine of that life and joins the packages below it through
+// one seam, the content of the payload stream. It must never parse a format,
+// speak a protocol or decide an exit code itself.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dcfs/cmd/internal/control"
+)
+
+// How a life with a mount ends, after the linger.
+const (
+	// AtEndHandover turns the path native as soon as the copy is materialised
+	// and ends when nobody uses the FUSE mount any more.
+	AtEndHandover = "handover"
+	// AtEndUnmount takes the mount away.
+	AtEndUnmount = "unmount"
+	// AtEndKeep serves the mount, from disk, until the process is told to end.
+	AtEndKeep = "keep"
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrNoSource says that nobody could be found to fetch from in time.
+	ErrNoSource = errors.New("nobody to fetch from")
+	// ErrStopped says that the process was told to end before the copy stood.
+	ErrStopped = errors.New("stopped before the release was materialised")
+	// ErrConfig says that the configuration contradicts itself.
+	ErrConfig = errors.New("bad configuration")
+)
+
+// Config describes one life. Zero values pick the defaults named.
+type Config struct {
+	Release    string   // the RELEASE word: a version, URL, .torrent path or magnet
+	Origins    []string // base URLs
+	Mountpoint string   // empty: fetch without FUSE
+	Dest       string   // empty: STATE/releases/VERSION
+	State      string
+	RunDir     string
+	Activate   string // symlink to swap once materialised; empty for none
+
+	Linger      time.Duration
+	AtEnd       string        // AtEnd…; empty for AtEndHandover
+	ReadTimeout time.Duration // of one read of the mount; 0 for 30 s
+	Wait        time.Duration // for metadata and a first peer; 0 for 60 s
+
+	CacheBytes int64 // RAM for pieces; 0 for a share of what is free
+	UpRate     int64 // bytes per second; 0 for no limit
+	DownRate   int64
+	MaxPeers   int
+	Peers      []string // HOST:PORT
+	PeerListen string
+	Rack       string // named in the status; peers are not chosen by it yet
+	TraceOut   string // file that takes the recorded first accesses
+	NoSUID     bool   // ignore setuid, setgid and file capabilities in the mount
+
+	TrustedDir       string
+	InsecureUnsigned bool
+	Version          string // of this program, told to peers
+	Log              *slog.Logger
+	// OnState, if set, is called at each change of state, in order.
+	OnState func(control.State, control.Status)
+}
+
+const (
+	defaultReadTimeout = 30 * time.Second
+	defaultWait        = 60 * time.Second
+	// goodbye bounds what is done after the life's context ended.
+	goodbye = 5 * time.Second
+)
+
+func (c *Config) fill() error {
+	if c.AtEnd == "" {
+		c.AtEnd = AtEndHandover
+	}
+	if c.AtEnd != AtEndHandover && c.AtEnd != AtEndUnmount && c.AtEnd != AtEndKeep {
+		return fmt.Errorf("%w: --at-end %q: want handover, unmount or keep", ErrConfig, c.AtEnd)
+	}
+	if c.ReadTimeout <= 0 {
+		c.ReadTimeout = defaultReadTimeout
+	}
+	if c.Wait <= 0 {
+		c.Wait = defaultWait
+	}
+	if c.CacheBytes <= 0 {
+		c.CacheBytes = defaultCache()
+	}
+	if c.CacheBytes < minCache {
+		return fmt.Errorf("%w: --cache %d: want at least %d bytes", ErrConfig, c.CacheBytes, int64(minCache))
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Run lives one life. It returns nil when that reached done, also when ctx
+// ended after the copy stood; the error says why it failed otherwise. Nothing
+// that it mounted is left mounted, but what --at-end asks for.
+func Run(ctx context.Context, c Config) error {
+	if err := c.fill(); err != nil {
+		return err
+	}
+	l := newLife(c)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group, background := errgroup.WithContext(background)
+	defer stop()
+	if err := l.listen(background, group); err != nil {
+		return err
+	}
+	l.enter(control.Announced, nil)
+	err := l.run(ctx, background, group)
+	if err != nil {
+		l.enter(control.Failed, err)
+	} else {
+		l.enter(control.Done, nil)
+	}
+	stop()
+	if bgErr := group.Wait(); err == nil {
+		err = bgErr
+	}
+	return err
+}
+
+// run takes the life through its stages. What a stage opened is closed in
+// reverse order: mount, swarm, store.
+func (l *life) run(ctx, background context.Context, group *errgroup.Group) error {
+	if err := l.preflight(ctx); err != nil {
+		return err
+	}
+	defer l.place.Remove()
+	if err := l.openNode(); err != nil {
+		return err
+	}
+	defer l.closeNode()
+	if err := l.acquire(ctx); err != nil {
+		return err
+	}
+	if err := l.openContent(); err != nil {
+		return err
+	}
+	group.Go(func() error { return l.store.Run(background) })
+	defer l.closeContent()
+	if err := l.join(ctx); err != nil {
+		return err
+	}
+	defer l.leave()
+	if err := l.mount(ctx); err != nil {
+		return err
+	}
+	defer l.unmount()
+	group.Go(func() error { l.store.Scrub(background); return nil })
+	return l.live(ctx)
+}

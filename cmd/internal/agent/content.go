@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+
+	"dcfs/cache"
+	"dcfs/cache/piece"
+	"dcfs/fs/durable"
+	"dcfs/fs/materialise"
+	"dcfs/fs/tree"
+)
+
+// disk is where the release's content lies: staged files that become the copy,
+// or a copy that stands already.
+type disk interface {
+	cache.Backing
+	// Finish makes the copy stand under its final name, whole and durable.
+	Finish(ctx context.Context) error
+	Close() error
+}
+
+// openStage opens the staged files beside the destination, after a look at the
+// room on the disk.
+func (l *life) openStage() (disk, error) {
+	if err := materialise.CheckSpace(l.cfg.Dest, l.rel.Tree); err != nil {
+		return nil, err
+	}
+	stage, err := materialise.OpenStage(materialise.StageConfig{
+		Dest: l.cfg.Dest, Tree: l.rel.Tree, InfoHash: l.rel.InfoHash, Log: l.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return staged{stage, l}, nil
+}
+
+// staged is a release that is being filled.
+type staged struct {
+	*materialise.Stage
+	life *life
+}
+
+func (s staged) Finish(ctx context.Context) error {
+	err := s.Stage.Finish(ctx, materialise.Completion{State: s.life.cfg.State, Version: s.life.rel.Name})
+	if lost := s.Losses(); err == nil && lost != (materialise.Losses{}) {
+		s.life.log.Warn("not root: some metadata could not be kept",
+			"owners", lost.Owners, "setuid", lost.SetIDs, "xattrs", lost.Xattrs)
+	}
+	return err
+}
+
+// openCopy opens a copy that stands already, to be read and seeded.
+func (l *life) openCopy() (disk, error) {
+	if err := materialise.RemoveStage(l.cfg.Dest); err != nil {
+		return nil, err
+	}
+	dest, err := materialise.OpenDest(l.cfg.Dest, l.rel.Tree)
+	if err != nil {
+		return nil, err
+	}
+	return standing{dest}, nil
+}
+
+// standing is a release that is whole; there is nothing to finish or record.
+type standing struct{ *materialise.Dest }
+
+func (standing) Finish(context.Context) error { return nil }
+func (standing) SaveHave([]byte) error        { return nil }
+
+// openStore opens the piece store over the disk. What a former life left there
+// is claimed, and hashed before its first use.
+func (l *life) openStore() error {
+	memory, err := cache.NewMemory(l.cfg.CacheBytes / 2)
+	if err != nil {
+		return err
+	}
+	store, err := cache.New(cache.Config{
+		Layout: l.rel.Layout, Hash: l.rel.Hash, Backing: l.disk, Memory: memory,
+		Claimed: l.claimed(), DirtyLimit: l.cfg.CacheBytes / 4, Ahead: ahead,
+		OnLost: l.onLost, Log: l.log,
+	})
+	if err != nil {
+		memory.Close()
+		return err
+	}
+	l.memory, l.store = memory, store
+	return nil
+}
+
+// ahead is how many pieces behind a missed one are fetched with it: the kernel
+// reads on, and so do scans of small files, which lie side by side.
+const ahead = 4
+
+func (l *life) claimed() *piece.Set {
+	n := l.rel.Layout.Count()
+	if l.whole {
+		all := piece.NewSet(n)
+		for i := range piece.Index(n) {
+			all.Add(i)
+		}
+		return all
+	}
+	if stage, ok := l.disk.(staged); ok {
+		if have, ok := stage.LoadHave(); ok {
+			if set, ok := piece.SetFromBytes(have, n); ok && set.Len() > 0 {
+				l.log.Info("resuming", "pieces", set.Len(), "of", n)
+				return set
+			}
+		}
+	}
+	return nil
+}
+
+func (l *life) onLost(i piece.Index) {
+	l.mu.Lock()
+	ready := l.ready
+	l.mu.Unlock()
+	if ready {
+		l.swarm.Lost(i)
+	}
+}
+
+// closeContent makes what came durable, as far as the disk lets it, and closes.
+func (l *life) closeContent() {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	if !l.whole {
+		if err := l.store.Flush(ctx); err != nil {
+			l.log.Warn("some pieces did not reach the disk and will be fetched again", "cause", err)
+		}
+	}
+	l.store.Close()
+	l.memory.Close()
+	if err := l.disk.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		l.log.Warn("closing the staged files", "cause", err)
+	}
+}
+
+// record is the mount's trace hook.
+func (l *life) record(file tree.ID, off int64, n int) {
+	l.trace.Add(file, off, int64(n))
+}
+
+func (l *life) saveTrace() {
+	if l.trace == nil {
+		return
+	}
+	var buf bytes.Buffer
+	err := l.trace.Trace().Write(&buf)
+	if err == nil {
+		err = durable.Disk{}.WriteFile(l.cfg.TraceOut, buf.Bytes(), 0o644)
+	}
+	if err != nil {
+		l.log.Error("the trace could not be written", "file", l.cfg.TraceOut, "cause", err)
+	}
+}

@@ -1,0 +1,265 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dcfs/cache"
+	"dcfs/cache/piece"
+	"dcfs/cmd/internal/control"
+	"dcfs/fs"
+	"dcfs/fs/activate"
+	"dcfs/fs/prefetch"
+	"dcfs/fs/release"
+	"dcfs/swarm"
+)
+
+// life is one release on one host. The fields above mu are set by the stages
+// in order and do not change afterwards.
+type life struct {
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	node     *swarm.Node
+	rel      *release.Release
+	trackers []string
+	whole    bool // the copy stood already when the life began
+	disk     disk
+	memory   *cache.Memory
+	store    *cache.Store
+	swarm    *swarm.Swarm
+	place    fs.Place // where the mount goes
+	server   *fs.Server
+	trace    *prefetch.Recorder
+	left     sync.Once // the swarm
+
+	mu        sync.Mutex
+	state     control.State
+	since     time.Time
+	reason    string
+	lingerEnd time.Time
+	ready     bool // the fields above may be read by status
+	rates     rates
+}
+
+func newLife(c Config) *life {
+	return &life{cfg: c, log: c.Log, started: time.Now()}
+}
+
+// listen serves the status socket.
+func (l *life) listen(ctx context.Context, group *errgroup.Group) error {
+	lis, err := control.Listen(control.SocketPath(l.cfg.RunDir, os.Getpid()))
+	if err != nil {
+		return fmt.Errorf("the status socket: %w; choose another directory with --run", err)
+	}
+	group.Go(func() error { return lis.Serve(ctx, l) })
+	return nil
+}
+
+// enter moves the life to another state and tells the world.
+func (l *life) enter(s control.State, why error) {
+	l.mu.Lock()
+	l.state, l.since = s, time.Now()
+	if why != nil {
+		l.reason = why.Error()
+	}
+	l.mu.Unlock()
+	if why != nil {
+		l.log.Error("state", "state", s, "release", l.name(), "cause", why)
+	} else {
+		l.log.Info("state", "state", s, "release", l.name())
+	}
+	if l.cfg.OnState != nil {
+		l.cfg.OnState(s, l.Status())
+	}
+}
+
+func (l *life) name() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rel != nil {
+		return l.rel.Name
+	}
+	return l.cfg.Release
+}
+
+// adopt takes the release that was found, and the names that follow from it.
+func (l *life) adopt(rel *release.Release, trackers []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rel = rel
+	seen := make(map[string]bool)
+	for _, t := range trackers {
+		if !seen[t] {
+			seen[t] = true
+			l.trackers = append(l.trackers, t)
+		}
+	}
+	if l.cfg.Dest == "" {
+		l.cfg.Dest = filepath.Join(l.cfg.State, "releases", filepath.FromSlash(rel.Name))
+	}
+}
+
+// join enters the swarm and asks it for everything, traced pieces first.
+func (l *life) join(ctx context.Context) error {
+	s, err := l.node.Join(ctx, swarm.Spec{
+		InfoHash: l.rel.InfoHash, Info: l.rel.Info, Trackers: l.trackers,
+		Peers: l.cfg.Peers, Store: l.store,
+	})
+	if err != nil {
+		return err
+	}
+	l.swarm = s
+	l.store.Attach(s)
+	s.Prefetch(piece.Range{End: piece.Index(l.rel.Layout.Count())}, piece.Background)
+	l.mu.Lock()
+	l.ready = true
+	l.mu.Unlock()
+	return nil
+}
+
+// leave ends the exchange with peers; the second call does nothing.
+func (l *life) leave() { l.left.Do(l.leaveSwarm) }
+
+func (l *life) leaveSwarm() {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	l.store.Attach(nil)
+	l.swarm.Leave(ctx)
+}
+
+// mount shows the release at the mountpoint; reads are served from now on.
+func (l *life) mount(ctx context.Context) error {
+	if l.cfg.Mountpoint == "" {
+		return nil
+	}
+	cfg := fs.Config{
+		Tree: l.rel.Tree, Content: l.store, Place: l.place, Version: l.rel.Name,
+		ReadTimeout: l.cfg.ReadTimeout, NoSUID: l.cfg.NoSUID,
+		Resident: l.store.VerifiedBytes, Log: l.log,
+	}
+	if l.cfg.TraceOut != "" {
+		l.trace = prefetch.NewRecorder(l.rel.Tree, l.rel.Name)
+		cfg.OnRead = l.record
+	}
+	server, err := fs.Mount(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	l.server = server
+	l.enter(control.Mounted, nil)
+	return nil
+}
+
+// unmount ends the mount, however the life ended.
+func (l *life) unmount() {
+	if l.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	if err := l.server.Unmount(ctx); err != nil {
+		l.log.Error("the mount could not be taken away", "mountpoint", l.cfg.Mountpoint, "cause", err)
+	}
+	l.saveTrace()
+}
+
+// live takes the release from mounted to the end of its linger.
+func (l *life) live(ctx context.Context) error {
+	if err := l.awaitComplete(ctx); err != nil {
+		return err
+	}
+	l.enter(control.Complete, nil)
+	if err := l.materialise(ctx); err != nil {
+		return err
+	}
+	l.enter(control.Materialised, nil)
+	if err := l.handOver(); err != nil {
+		return err
+	}
+	if l.cfg.Activate != "" {
+		previous, err := activate.Swap(l.cfg.Activate, l.cfg.Dest, activate.Options{
+			State: l.cfg.State, Allowed: func(string) error { return nil }, // it was finished just now
+		})
+		if err != nil {
+			return err
+		}
+		l.log.Info("activated", "link", l.cfg.Activate, "target", l.cfg.Dest, "previous", previous)
+	}
+	l.linger(ctx)
+	return l.finish(ctx)
+}
+
+// materialise makes the real copy stand under its final name.
+func (l *life) materialise(ctx context.Context) error {
+	if l.whole {
+		return nil
+	}
+	if err := l.store.Flush(ctx); err != nil {
+		return l.orStopped(ctx, err)
+	}
+	return l.orStopped(ctx, l.disk.Finish(ctx))
+}
+
+func (l *life) orStopped(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return fmt.Errorf("%w: start again to resume", ErrStopped)
+	}
+	return err
+}
+
+// handOver turns the mounted path native when that is how the life shall end.
+func (l *life) handOver() error {
+	if l.server == nil || l.cfg.AtEnd != AtEndHandover {
+		return nil
+	}
+	return l.server.Handover(l.cfg.Dest)
+}
+
+// linger seeds on for the window, or until ctx ends.
+func (l *life) linger(ctx context.Context) {
+	l.mu.Lock()
+	l.lingerEnd = time.Now().Add(l.cfg.Linger)
+	l.mu.Unlock()
+	l.enter(control.Lingering, nil)
+	sleep(ctx, l.cfg.Linger)
+}
+
+// finish waits, after the linger, for what --at-end says. The deferred closing
+// of the stages does the rest.
+func (l *life) finish(ctx context.Context) error {
+	l.leave()
+	if l.server == nil || ctx.Err() != nil {
+		return nil
+	}
+	switch l.cfg.AtEnd {
+	case AtEndKeep:
+		l.log.Info("the linger is over; the mount stays until the process is told to end", "mountpoint", l.cfg.Mountpoint)
+		select {
+		case <-ctx.Done():
+		case <-l.server.Done():
+		}
+	case AtEndHandover:
+		if err := l.server.Idle(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	watchEvery = 500 * time.Millisecond
+	// diskPatience is how long the disk may refuse pieces before the life
+	// fails; reads are served from RAM and peers meanwhile.
+	diskPatience = 60 * time.Second
+)
+
+// awaitComplete waits until every piece is here. It gives up when no peer was
+// ever reached within the configured wait, and when the disk refuses for too
+// long; a swarm that was reached once is waited for without end.
+func (l *life) awaitComplete(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	w := watch{life: l, deadline: time.Now().Add(l.cfg.Wait), mounted: l.mountDone()}
+	for {
+		select {
+		case <-l.store.Complete():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("%w: start again to resume", ErrStopped)
+		case <-w.mounted:
+			w.mounted = nil
+			l.log.Warn("the mount was taken away by somebody else; the copy is still completed", "mountpoint", l.cfg.Mountpoint)
+		case now := <-tick.C:
+			if err := w.check(now); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (l *life) mountDone() <-chan struct{} {
+	if l.server == nil {
+		return nil
+	}
+	return l.server.Done()
+}
+
+// watch judges from time to time whether there is still hope.
+type watch struct {
+	life     *life
+	deadline time.Time
+	reached  bool
+	mounted  <-chan struct{}
+}
+
+func (w *watch) check(now time.Time) error {
+	st := w.life.swarm.Stats()
+	w.reached = w.reached || st.Peers > 0
+	if !w.reached && now.After(w.deadline) && w.life.store.Stats().Claimed == 0 {
+		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known): is the origin running and its peer port reachable? name a peer with --peer",
+			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known)
+	}
+	if err, since := w.life.store.DiskError(); err != nil && now.Sub(since) > diskPatience {
+		return fmt.Errorf("the disk has refused pieces for %s: %w; make room below %s and start again to resume",
+			diskPatience, err, w.life.cfg.Dest)
+	}
+	return nil
+}

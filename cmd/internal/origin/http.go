@@ -1,0 +1,184 @@
+package origin
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"path"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+
+	"dcfs/cmd/internal/catalog"
+	"dcfs/fs/release"
+	"dcfs/swarm/metainfo"
+	"dcfs/swarm/tracker"
+)
+
+// service answers the origin's HTTP requests.
+type service struct {
+	shelf   *shelf
+	tracker *tracker.Tracker
+	token   string
+	log     *slog.Logger
+	started time.Time
+}
+
+func (s *service) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/releases", s.list)
+	mux.HandleFunc("GET /v1/releases/{version...}", s.get)
+	mux.HandleFunc("PUT /v1/releases/{version...}", s.put)
+	mux.HandleFunc("GET /announce", s.tracker.Announce)
+	mux.HandleFunc("GET /scrape", s.tracker.Scrape)
+	mux.HandleFunc("GET /data/{path...}", s.data)
+	mux.Handle("GET /metrics", s.metrics())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /{$}", s.page)
+	return mux
+}
+
+func (s *service) list(w http.ResponseWriter, r *http.Request) {
+	out := catalog.ListResponse{Schema: catalog.Schema, Releases: []catalog.Release{}}
+	for _, rel := range s.shelf.all() {
+		out.Releases = append(out.Releases, rel.describe())
+	}
+	sort.Slice(out.Releases, func(i, j int) bool { return out.Releases[i].Version < out.Releases[j].Version })
+	s.reply(w, http.StatusOK, out)
+}
+
+// describe says what the index tells of a release. The statement is passed on
+// unchecked: whoever uses the release checks its signature.
+func (r *seeded) describe() catalog.Release {
+	out := catalog.Release{
+		Version: catalog.Version(r.version), Infohash: hexHash(r.mi.InfoHash), Bytes: r.mi.Tree.Bytes(), Files: r.mi.Tree.Files(),
+		Pieces: r.mi.Layout.Count(), PieceLength: r.mi.Layout.Length, Signed: len(r.mi.Signature) > 0,
+	}
+	if c, ok := release.ReadClaims(r.mi); ok {
+		out.KeyID, out.Created, out.Expires = c.KeyID, c.Created, c.Expires
+	}
+	return out
+}
+
+func (s *service) get(w http.ResponseWriter, r *http.Request) {
+	version, torrent := strings.CutSuffix(r.PathValue("version"), ".torrent")
+	rel, err := s.shelf.find(r.Context(), version)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	if !torrent {
+		s.reply(w, http.StatusOK, catalog.ReleaseResponse{Schema: catalog.Schema, Release: rel.describe()})
+		return
+	}
+	mi := *rel.mi
+	base := baseURL(r)
+	mi.Trackers = []string{base + "/announce"}
+	mi.WebSeeds = []string{base + path.Join("/data", path.Dir(version)) + "/"} // clients append the last segment
+	w.Header().Set("Content-Type", "application/x-bittorrent")
+	_, _ = w.Write(mi.Encode())
+}
+
+// baseURL is how the asker calls this origin.
+func baseURL(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// put takes a release: the length of its metainfo, the metainfo, the payload.
+func (s *service) put(w http.ResponseWriter, r *http.Request) {
+	if err := s.authorise(r); err != nil {
+		s.fail(w, err)
+		return
+	}
+	changed, err := s.receive(r.Context(), r.PathValue("version"), r.Body)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	if _, err := s.shelf.find(r.Context(), r.PathValue("version")); err != nil {
+		s.fail(w, err)
+		return
+	}
+	code := http.StatusOK
+	if changed {
+		code = http.StatusCreated
+	}
+	s.reply(w, code, publishAnswer{Schema: catalog.Schema, Changed: changed})
+}
+
+// publishAnswer answers a PUT.
+type publishAnswer struct {
+	Schema  int  `json:"schema"`
+	Changed bool `json:"changed"`
+}
+
+func (s *service) authorise(r *http.Request) error {
+	if s.token == "" {
+		return fmt.Errorf("%w: this origin takes no releases over HTTP; start it with --publish-token-file", catalog.ErrUnauthorized)
+	}
+	given := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if subtle.ConstantTimeCompare([]byte(given), []byte(s.token)) != 1 {
+		return fmt.Errorf("%w: the publish token is missing or wrong", catalog.ErrUnauthorized)
+	}
+	return nil
+}
+
+func (s *service) receive(ctx context.Context, version string, body io.Reader) (bool, error) {
+	raw, err := catalog.ReadUpload(body)
+	if err != nil {
+		return false, err
+	}
+	mi, err := metainfo.Parse(raw)
+	if err != nil {
+		return false, err
+	}
+	return s.shelf.lib.Add(ctx, version, mi, body)
+}
+
+func (s *service) reply(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		s.log.Debug("writing an answer", "cause", err)
+	}
+}
+
+// statuses is the one place where an error becomes an HTTP status.
+var statuses = []struct {
+	err  error
+	code int
+}{
+	{catalog.ErrUnknownRelease, http.StatusNotFound},
+	{catalog.ErrUsage, http.StatusBadRequest},
+	{catalog.ErrConflict, http.StatusConflict},
+	{catalog.ErrUnauthorized, http.StatusForbidden},
+	{metainfo.ErrInvalid, http.StatusUnprocessableEntity},
+	{ErrPayload, http.StatusUnprocessableEntity},
+	{syscall.ENOSPC, http.StatusInsufficientStorage},
+}
+
+func (s *service) fail(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	for _, row := range statuses {
+		if errors.Is(err, row.err) {
+			code = row.code
+			break
+		}
+	}
+	if code == http.StatusInternalServerError {
+		s.log.Error("a request failed", "cause", err)
+	}
+	s.reply(w, code, catalog.ErrorResponse{Schema: catalog.Schema, Error: err.Error()})
+}

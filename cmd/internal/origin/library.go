@@ -1,0 +1,167 @@
+package origin
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"dcfs/cmd/internal/catalog"
+	"dcfs/fs/durable"
+	"dcfs/fs/materialise"
+	"dcfs/fs/tree"
+	"dcfs/swarm/metainfo"
+)
+
+// ErrPayload is wrapped when a payload is not the one that its metainfo
+// describes.
+var ErrPayload = errors.New("the payload does not match the release")
+
+// Library is the origin's store of releases on disk: one directory per version
+// with the payload as a plain tree (data) and the metainfo (release.torrent),
+// which is written last: a directory without it holds no release.
+type Library struct {
+	state string
+	dir   string // below state
+	log   *slog.Logger
+}
+
+// OpenLibrary returns the library of a state directory, making what is missing.
+func OpenLibrary(state string, log *slog.Logger) (*Library, error) {
+	dir := filepath.Join(state, "origin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("the origin's store: %w; choose another directory with --state", err)
+	}
+	return &Library{state: state, dir: dir, log: log}, nil
+}
+
+const (
+	metainfoFile = "release.torrent"
+	dataDir      = "data"
+	// maxMetainfo bounds what is read of a metainfo file, in bytes.
+	maxMetainfo = 64 << 20
+)
+
+// home is the directory of a version. "@" cannot be in a version, so versions
+// with several segments lie flat beside each other.
+func (lib *Library) home(version string) string {
+	return filepath.Join(lib.dir, strings.ReplaceAll(version, "/", "@"))
+}
+
+// Data returns the directory that holds a version's payload.
+func (lib *Library) Data(version string) string { return filepath.Join(lib.home(version), dataDir) }
+
+// Versions lists what the library holds, in the order of the names.
+func (lib *Library) Versions() ([]string, error) {
+	entries, err := os.ReadDir(lib.dir)
+	if err != nil {
+		return nil, fmt.Errorf("the origin's store: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		v := strings.ReplaceAll(e.Name(), "@", "/")
+		if _, err := catalog.ParseVersion(v); err != nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(lib.dir, e.Name(), metainfoFile)); err == nil {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// Metainfo returns the metainfo of a version, or catalog.ErrUnknownRelease.
+func (lib *Library) Metainfo(version string) (*metainfo.Metainfo, error) {
+	if _, err := catalog.ParseVersion(version); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(lib.home(version), metainfoFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s; see dcfs ls", catalog.ErrUnknownRelease, version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxMetainfo))
+	if err != nil {
+		return nil, err
+	}
+	return metainfo.Parse(raw)
+}
+
+// same reports whether the library holds version with this info-hash; the
+// error wraps catalog.ErrConflict when it holds the version with another.
+func (lib *Library) same(version string, infoHash [20]byte) (bool, error) {
+	old, err := lib.Metainfo(version)
+	if errors.Is(err, catalog.ErrUnknownRelease) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("the stored release %s: %w", version, err)
+	}
+	if old.InfoHash == infoHash {
+		return true, nil
+	}
+	return false, fmt.Errorf("%w: %s has the info-hash %x here, not %x; publish under another version",
+		catalog.ErrConflict, version, old.InfoHash, infoHash)
+}
+
+// stage opens the place where the payload of a version is collected. id tells
+// an interrupted attempt at the same content from one at another.
+func (lib *Library) stage(version string, t *tree.Tree, id [20]byte) (*materialise.Stage, error) {
+	data := lib.Data(version)
+	if err := lib.sweep(version); err != nil {
+		return nil, err
+	}
+	if err := materialise.CheckSpace(data, t); err != nil {
+		return nil, err
+	}
+	return materialise.OpenStage(materialise.StageConfig{
+		Dest: data, Tree: t, InfoHash: id, Log: lib.log,
+	})
+}
+
+// sweep removes a payload that was never finished with a metainfo.
+func (lib *Library) sweep(version string) error {
+	if _, err := os.Stat(filepath.Join(lib.home(version), metainfoFile)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(lib.Data(version))
+}
+
+// commit makes a staged payload a release: the payload first, then the
+// metainfo, whose appearance is the moment of publication.
+func (lib *Library) commit(ctx context.Context, version string, stage *materialise.Stage, mi *metainfo.Metainfo) error {
+	if err := stage.Finish(ctx, materialise.Completion{State: lib.state, Version: version}); err != nil {
+		return err
+	}
+	return durable.Disk{}.WriteFile(filepath.Join(lib.home(version), metainfoFile), mi.Encode(), 0o644)
+}
+
+// Add takes a release whose payload comes as a stream, checking every piece
+// before it is kept. It reports whether the library changed.
+func (lib *Library) Add(ctx context.Context, version string, mi *metainfo.Metainfo, payload io.Reader) (bool, error) {
+	if _, err := catalog.ParseVersion(version); err != nil {
+		return false, err
+	}
+	if same, err := lib.same(version, mi.InfoHash); same || err != nil {
+		return false, err
+	}
+	stage, err := lib.stage(version, mi.Tree, mi.InfoHash)
+	if err != nil {
+		return false, err
+	}
+	defer stage.Close()
+	if err := copyPieces(ctx, stage, mi, payload); err != nil {
+		return false, errors.Join(err, stage.Discard())
+	}
+	return true, lib.commit(ctx, version, stage, mi)
+}
+
+func hexHash(h [20]byte) string { return hex.EncodeToString(h[:]) }

@@ -1,0 +1,178 @@
+package origin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dcfs/cache"
+	"dcfs/cache/piece"
+	"dcfs/fs/materialise"
+	"dcfs/swarm"
+	"dcfs/swarm/metainfo"
+)
+
+// rescan is how often the library is looked through for releases that a
+// publish on this host left there.
+const rescan = time.Second
+
+// shelf is the releases that are being seeded, by version.
+type shelf struct {
+	lib    *Library
+	node   *swarm.Node
+	memory *cache.Memory
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	seeded map[string]*seeded
+	byHash map[[20]byte]*seeded
+	failed map[string]bool // logged once, and not tried again
+}
+
+// seeded is one release in the swarm.
+type seeded struct {
+	version string
+	mi      *metainfo.Metainfo
+	raw     []byte // the metainfo as stored
+	since   time.Time
+	store   *cache.Store
+	disk    interface{ Close() error }
+	swarm   *swarm.Swarm
+}
+
+// standing is a release that is whole: there is nothing to record.
+type standing struct{ *materialise.Dest }
+
+func (standing) SaveHave([]byte) error { return nil }
+
+func newShelf(lib *Library, node *swarm.Node, memory *cache.Memory, log *slog.Logger) *shelf {
+	return &shelf{
+		lib: lib, node: node, memory: memory, log: log,
+		seeded: make(map[string]*seeded), byHash: make(map[[20]byte]*seeded), failed: make(map[string]bool),
+	}
+}
+
+// run keeps the shelf equal to the library until ctx ends, then leaves all
+// swarms.
+func (s *shelf) run(ctx context.Context) error {
+	tick := time.NewTicker(rescan)
+	defer tick.Stop()
+	defer s.close()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := s.scan(ctx); err != nil {
+				s.log.Warn("looking for new releases", "cause", err)
+			}
+		}
+	}
+}
+
+// scan starts to seed what the library holds and the shelf does not.
+func (s *shelf) scan(ctx context.Context) error {
+	versions, err := s.lib.Versions()
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if _, err := s.find(ctx, v); err != nil && ctx.Err() == nil {
+			s.noteFailure(v, err)
+		}
+	}
+	return nil
+}
+
+func (s *shelf) noteFailure(version string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.failed[version] {
+		s.failed[version] = true
+		s.log.Error("a stored release cannot be served", "version", version, "cause", err)
+	}
+}
+
+// find returns a release, starting to seed it if it is new.
+func (s *shelf) find(ctx context.Context, version string) (*seeded, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.seeded[version]; r != nil {
+		return r, nil
+	}
+	r, err := s.open(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	s.seeded[version], s.byHash[r.mi.InfoHash] = r, r
+	delete(s.failed, version)
+	s.log.Info("seeding", "version", version, "infohash", hexHash(r.mi.InfoHash), "bytes", r.mi.Layout.Total)
+	return r, nil
+}
+
+// open begins to seed a release. All pieces are claimed: each is hashed before
+// it is first sent.
+func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
+	mi, err := s.lib.Metainfo(version)
+	if err != nil {
+		return nil, err
+	}
+	if other := s.byHash[mi.InfoHash]; other != nil {
+		return nil, fmt.Errorf("it is the same as %s, which is served", other.version)
+	}
+	disk, err := materialise.OpenDest(s.lib.Data(version), mi.Tree)
+	if err != nil {
+		return nil, err
+	}
+	all := piece.NewSet(mi.Layout.Count())
+	for i := range piece.Index(mi.Layout.Count()) {
+		all.Add(i)
+	}
+	r := &seeded{version: version, mi: mi, raw: mi.Encode(), since: time.Now(), disk: disk}
+	r.store, err = cache.New(cache.Config{
+		Layout: mi.Layout, Hash: mi.Pieces.Hash, Backing: standing{disk}, Memory: s.memory, Claimed: all, Log: s.log,
+		OnLost: func(i piece.Index) {
+			s.log.Error("the origin's copy is damaged; publish it again", "version", version, "piece", i)
+		},
+	})
+	if err == nil {
+		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Store: r.store})
+	}
+	if err != nil {
+		disk.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// serves reports whether an info-hash is one of the origin's.
+func (s *shelf) serves(infoHash [20]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byHash[infoHash] != nil
+}
+
+// all lists the releases that are served, in no order.
+func (s *shelf) all() []*seeded {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*seeded, 0, len(s.seeded))
+	for _, r := range s.seeded {
+		out = append(out, r)
+	}
+	return out
+}
+
+func (s *shelf) close() {
+	for _, r := range s.all() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		r.swarm.Leave(ctx)
+		cancel()
+		r.store.Close()
+		if err := r.disk.Close(); err != nil {
+			s.log.Warn("closing a release", "version", r.version, "cause", err)
+		}
+	}
+}

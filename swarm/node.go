@@ -1,0 +1,173 @@
+// Package swarm moves pieces between hosts with the BitTorrent protocol. It is
+// the only package that meets the torrent client library.
+//
+// A Node is one listening port; it joins one Swarm for each release. Pieces
+// come and go through a Store, which decides what is verified. The package
+// must never write to a disk, know a file of a release, or hand out a byte that
+// the Store did not call verified. It opens connections only to peers that the
+// trackers, the configuration or other peers of the same swarm name; it uses
+// no DHT, no port mapping and no local discovery.
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/anacrolix/torrent"
+	"golang.org/x/time/rate"
+)
+
+// ErrListen is wrapped when no port could be listened on.
+var ErrListen = errors.New("cannot listen for peers")
+
+// The ports that a node tries when none is configured.
+const (
+	FirstPort = 7072
+	LastPort  = 7171
+)
+
+// NodeConfig describes a node. Zero values pick the defaults named.
+type NodeConfig struct {
+	// Listen is HOST:PORT; HOST may be empty for every address, PORT 0 picks
+	// any free port. "" takes the first free port of FirstPort to LastPort.
+	Listen   string
+	UpRate   int64 // bytes per second sent to all peers; 0 for no limit
+	DownRate int64 // bytes per second received from all peers; 0 for no limit
+	MaxPeers int   // connections per swarm; 0 for 80
+	// Unverified bounds the bytes that are requested ahead of verification in
+	// all swarms together; 0 for 64 MiB.
+	Unverified int64
+	Version    string // announced to peers, as in "dcfs/VERSION"
+	Log        *slog.Logger
+}
+
+// Node is a BitTorrent peer with one listening port. It is safe for concurrent
+// use.
+type Node struct {
+	client *torrent.Client
+	log    *slog.Logger
+}
+
+// NewNode listens and returns a node; Close ends it. The error wraps ErrListen
+// when the port is taken or the address is not this host's.
+func NewNode(cfg NodeConfig) (*Node, error) {
+	if cfg.Listen != "" {
+		return listen(cfg, cfg.Listen)
+	}
+	for port := FirstPort; port <= LastPort; port++ {
+		n, err := listen(cfg, ":"+strconv.Itoa(port))
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+			return n, err
+		}
+	}
+	return nil, fmt.Errorf("%w: every port from %d to %d is taken; name one with --peer-listen", ErrListen, FirstPort, LastPort)
+}
+
+func listen(cfg NodeConfig, addr string) (*Node, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", ErrListen, addr, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: the port is no number from 0 to 65535", ErrListen, addr)
+	}
+	client, err := torrent.NewClient(clientConfig(cfg, host, int(port)))
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
+	}
+	return &Node{client: client, log: cfg.Log}, nil
+}
+
+// clientConfig sets the library up for a data centre: plain TCP, short timers,
+// nothing that finds peers outside the swarm. docs/architecture.md gives the
+// reason for each setting.
+func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
+	c := torrent.NewDefaultClientConfig()
+	c.ListenHost = func(string) string { return host }
+	c.ListenPort = port
+	// Without one the library opens a database in the working directory.
+	c.DefaultStorage = storeClient{noStore{}}
+	if ip := net.ParseIP(host); ip != nil {
+		c.DisableIPv6, c.DisableIPv4 = ip.To4() != nil, ip.To4() == nil
+	}
+	c.NoDHT, c.DisableUTP, c.NoDefaultPortForwarding = true, true, true
+	c.DisableTrackers = true // see announce.go
+	c.DisableWebtorrent, c.DisableWebseeds = true, true
+	c.Seed = true
+	c.DisableAcceptRateLimiting = true
+	c.DropMutuallyCompletePeers = true
+	c.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{}
+
+	c.DialRateLimiter = rate.NewLimiter(500, 100)
+	c.NominalDialTimeout = 3 * time.Second
+	c.MinDialTimeout = time.Second
+	c.HandshakesTimeout = 4 * time.Second
+	c.HalfOpenConnsPerTorrent = 50
+	c.EstablishedConnsPerTorrent = orElse(cfg.MaxPeers, 80)
+	c.TorrentPeersLowWater = c.EstablishedConnsPerTorrent
+
+	c.MaxUnverifiedBytes = orElse(cfg.Unverified, 64<<20)
+	c.MaxAllocPeerRequestDataPerConn = uploadQueue
+	c.UploadRateLimiter = limiter(cfg.UpRate, uploadQueue)
+	if cfg.DownRate > 0 {
+		c.DownloadRateLimiter = limiter(cfg.DownRate, downloadBurst)
+	}
+	c.Callbacks.ReadExtendedHandshake = capRequests
+	c.Bep20 = "-DC0001-"
+	c.ExtendedHandshakeClientVersion = clientName(cfg.Version)
+	c.HTTPUserAgent = clientName(cfg.Version)
+	c.Slogger = slog.New(quiet{cfg.Log.Handler()})
+	return c
+}
+
+const (
+	// uploadQueue is how much a peer's outstanding requests may hold in RAM,
+	// in bytes; below what peers ask ahead, uploads stall.
+	uploadQueue = 4 << 20
+	// downloadBurst is more than the largest single read of a connection.
+	downloadBurst = 256 << 10
+)
+
+func clientName(version string) string {
+	if version == "" {
+		return "dcfs"
+	}
+	return "dcfs/" + version
+}
+
+func orElse[T int | int64](v, other T) T {
+	if v > 0 {
+		return v
+	}
+	return other
+}
+
+func limiter(bytesPerSecond int64, burst int) *rate.Limiter {
+	if bytesPerSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), burst)
+}
+
+// Port returns the port that the node listens on.
+func (n *Node) Port() int { return n.client.LocalPort() }
+
+// Addr returns the first address that the node listens on, as HOST:PORT.
+func (n *Node) Addr() string {
+	for _, a := range n.client.ListenAddrs() {
+		return a.String()
+	}
+	return ""
+}
+
+// Close leaves every swarm and closes the port. Leave the swarms first: Close
+// says no goodbye to trackers.
+func (n *Node) Close() error {
+	return errors.Join(n.client.Close()...)
+}
