@@ -20,6 +20,8 @@ import (
 // know the release without it.
 const originPatience = 10 * time.Second
 
+var patience = originPatience // shorter in tests
+
 // Question asks for a release by the word RELEASE.
 type Question struct {
 	Word     string
@@ -45,7 +47,7 @@ func Release(ctx context.Context, q Question) (*release.Release, error) {
 	if version, err := catalog.ParseVersion(q.Word); err == nil && len(q.Origins) == 0 {
 		return openKept(q, version, opt)
 	}
-	asking, cancel := context.WithTimeout(ctx, originPatience)
+	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client := &catalog.Client{Origins: q.Origins}
 	defer client.Close()

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dcfs/cmd/internal/agent"
+	"dcfs/cmd/internal/control"
+	"dcfs/cmd/internal/detach"
+)
+
+// lifeFlags are the flags of the commands that live a release's life on this
+// host: mount and fetch.
+func lifeFlags() []cli.Flag {
+	return append([]cli.Flag{
+		originFlag(), jsonFlag(),
+		&cli.StringFlag{Name: "activate", Usage: "swap this symlink `LINK` to the copy once it is materialised (default: none)"},
+		&cli.DurationFlag{Name: "linger", Value: 30 * time.Second, Usage: "seed on for this `TIME` after the copy stands"},
+		&cli.StringFlag{Name: "detach-after", Usage: "return 0 when this `STAGE` is reached and go on in the background: mounted or materialised (default: stay in the foreground)"},
+		&cli.StringFlag{Name: "at-end", Value: agent.AtEndHandover, Usage: "what becomes of the mount, `HOW`: handover (the path turns native), unmount, or keep (serve until told to end)"},
+		&cli.DurationFlag{Name: "read-timeout", Value: 30 * time.Second, Usage: "a read of the mount fails with EIO after this `TIME`"},
+		&cli.DurationFlag{Name: "wait", Value: 60 * time.Second, Usage: "look for metadata and a first peer this `TIME`, then exit 69"},
+		&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory, such as 512MiB (default: a share of what is free)"},
+		&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
+		&cli.StringFlag{Name: "down", Usage: "download at most this `RATE` a second (default: unlimited)"},
+		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
+		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
+		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
+		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown in the status (default: none)"},
+		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
+	}, trustedFlags()...)
+}
+
+// liveRelease runs one life in the foreground, or starts it in the background
+// and follows it to the stage that --detach-after names.
+func liveRelease(c *cli.Context, cfg agent.Config) error {
+	if err := lifeConfig(c, &cfg); err != nil {
+		return err
+	}
+	stage, err := detachStage(c)
+	if err != nil {
+		return err
+	}
+	parent := detach.Inherit()
+	show := newProgress(c)
+	defer show.close()
+	if cfg.Log, err = logger(c, show.writer()); err != nil {
+		return err
+	}
+	if stage != "" && parent == nil {
+		return background(c, cfg, stage, show)
+	}
+	return foreground(c, cfg, parent, show)
+}
+
+func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show *progress) error {
+	var last control.Status
+	cfg.OnState = func(_ control.State, s control.Status) {
+		last = s
+		show.update(s)
+		parent.State(s)
+	}
+	stop := show.poll(c.Context, control.SocketPath(cfg.RunDir, os.Getpid()), cfg.Log)
+	err := agent.Run(c.Context, cfg)
+	stop()
+	if err != nil {
+		parent.End(err.Error(), hintOf(err), verdict(c.Context, err))
+		return err
+	}
+	parent.End("", "", exitOK)
+	show.close()
+	return lifeResult(c, last, "")
+}
+
+func background(c *cli.Context, cfg agent.Config, stage control.State, show *progress) error {
+	child, err := detach.Start(os.Args, detach.LogPath(cfg.State, cfg.Release, time.Now()))
+	if err != nil {
+		return err
+	}
+	cfg.Log.Info("started in the background", "pid", child.PID, "log", child.Log)
+	stop := show.poll(c.Context, control.SocketPath(cfg.RunDir, child.PID), cfg.Log)
+	var last control.Status
+	err = child.Follow(c.Context, stage, func(s control.Status) {
+		last = s
+		show.update(s)
+		cfg.Log.Info("state", "state", s.State, "release", s.Version, "pid", child.PID)
+	})
+	stop()
+	show.close()
+	if err != nil {
+		return err
+	}
+	return lifeResult(c, last, child.Log)
+}
+
+// lifeResult prints how far the release has come; log is that of the process
+// that goes on in the background, if one does.
+func lifeResult(c *cli.Context, s control.Status, log string) error {
+	report := struct {
+		control.Status
+		Log string `json:"log,omitempty"`
+	}{s, log}
+	text := fmt.Sprintf("%s %s: %s", s.Version, s.State, where(s))
+	if log != "" {
+		text += fmt.Sprintf("\nprocess %d goes on in the background; its log is %s", s.PID, log)
+	}
+	return result(c, report, "%s", text)
+}
+
+// lifeConfig reads the flags of lifeFlags.
+func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
+	cfg.Linger = c.Duration("linger")
+	cfg.ReadTimeout = c.Duration("read-timeout")
+	cfg.Wait = c.Duration("wait")
+	cfg.MaxPeers = c.Int("max-peers")
+	cfg.Peers = commas(c.StringSlice("peer"))
+	cfg.Rack = c.String("rack")
+	cfg.InsecureUnsigned = c.Bool("insecure-unsigned")
+	cfg.Version, _ = buildVersion()
+	if cfg.AtEnd, err = oneOf(c, "at-end", agent.AtEndHandover, agent.AtEndUnmount, agent.AtEndKeep); err != nil {
+		return err
+	}
+	if err := notNegative(c, "linger", "read-timeout", "wait", "max-peers"); err != nil {
+		return err
+	}
+	if cfg.Origins, err = originsOf(c); err != nil {
+		return err
+	}
+	if cfg.PeerListen, err = listenOf(c, "peer-listen"); err != nil {
+		return err
+	}
+	if cfg.CacheBytes, err = sizeOf(c, "cache"); err != nil {
+		return err
+	}
+	if cfg.UpRate, err = rateOf(c, "up"); err != nil {
+		return err
+	}
+	if cfg.DownRate, err = rateOf(c, "down"); err != nil {
+		return err
+	}
+	return lifePaths(c, cfg)
+}
+
+// lifePaths resolves every path now: what runs in the background later may
+// have another working directory.
+func lifePaths(c *cli.Context, cfg *agent.Config) (err error) {
+	cfg.State, cfg.RunDir, cfg.TrustedDir = c.String("state"), c.String("run"), c.String("trusted")
+	cfg.Activate, cfg.TraceOut = c.String("activate"), c.String("trace-out")
+	for _, path := range []*string{&cfg.State, &cfg.RunDir, &cfg.TrustedDir,
+		&cfg.Activate, &cfg.TraceOut, &cfg.Dest, &cfg.Mountpoint} {
+		if *path, err = absolute(*path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detachStage is where --detach-after returns; empty to stay.
+func detachStage(c *cli.Context) (control.State, error) {
+	if c.String("detach-after") == "" {
+		return "", nil
+	}
+	stage, err := oneOf(c, "detach-after", string(control.Mounted), string(control.Materialised))
+	return control.State(stage), err
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"dcfs/cmd/internal/agent"
+)
+
+func mountCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "mount",
+		Usage:     "mount a release at once, fill it, and leave a real copy",
+		ArgsUsage: "RELEASE MOUNTPOINT",
+		Description: `
+The tree is there as soon as its metadata is; a read fetches what it needs ahead
+of the rest. When all has come, a real copy stands in --dest, --activate's link
+is swapped to it, and the process seeds on for --linger and ends as --at-end
+says. Runs in the foreground unless --detach-after is given.
+
+Examples:
+  dcfs mount web-1 /releases/web-1 --origin http://origin:7070
+  dcfs mount web-1 /releases/web-1 --dest /srv/releases/web-1 \
+      --activate /srv/current --linger 10m --detach-after materialised
+  dcfs mount ./web-1.torrent /mnt --peer 10.0.0.7:7072 --up 50MiB`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "dest", Usage: "the real copy's `DIR`, made by this command (default: STATE/releases/VERSION)"},
+			&cli.BoolFlag{Name: "nosuid", Usage: "ignore setuid, setgid and file capabilities in the mount"},
+		}, lifeFlags()...),
+		Action: func(c *cli.Context) error {
+			return liveRelease(c, agent.Config{
+				Release:    c.Args().Get(0),
+				Mountpoint: c.Args().Get(1),
+				Dest:       c.String("dest"),
+				NoSUID:     c.Bool("nosuid"),
+			})
+		},
+	}
+}

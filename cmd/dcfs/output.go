@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"dcfs/cmd/internal/catalog"
+	"dcfs/cmd/internal/config"
+)
+
+// schema is the version of all JSON that the commands print.
+const schema = 1
+
+// printJSON writes a result as one line of JSON.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// result prints v as JSON when --json asks for it, else the text.
+func result(c *cli.Context, v any, format string, args ...any) error {
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, v)
+	}
+	_, err := fmt.Fprintf(c.App.Writer, format+"\n", args...)
+	return err
+}
+
+// isTerminal reports whether w is a terminal that can be redrawn.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// size is a number of bytes for people.
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// sizeOf reads a flag that holds a size; an empty one is 0.
+func sizeOf(c *cli.Context, flag string) (int64, error) {
+	return quantity(c, flag, config.ParseSize)
+}
+
+// rateOf reads a flag that holds a rate; an empty one is 0, no limit.
+func rateOf(c *cli.Context, flag string) (int64, error) {
+	return quantity(c, flag, config.ParseRate)
+}
+
+func quantity(c *cli.Context, flag string, parse func(string) (int64, error)) (int64, error) {
+	if c.String(flag) == "" {
+		return 0, nil
+	}
+	n, err := parse(c.String(flag))
+	if err != nil {
+		return 0, usage(fmt.Sprintf("--%s: %v", flag, err), helpOf(c))
+	}
+	return n, nil
+}
+
+// originsOf reads --origin: base URLs, each once.
+func originsOf(c *cli.Context) ([]string, error) {
+	origins, err := catalog.ParseOrigins(c.StringSlice("origin")...)
+	if err != nil {
+		return nil, fmt.Errorf("--origin: %w", err)
+	}
+	return origins, nil
+}
+
+// listenOf reads a flag that holds an address to listen on; it may be empty.
+func listenOf(c *cli.Context, flag string) (string, error) {
+	if c.String(flag) == "" {
+		return "", nil
+	}
+	addr, err := config.ParseListen(c.String(flag))
+	if err != nil {
+		return "", usage(fmt.Sprintf("--%s: %v", flag, err), helpOf(c))
+	}
+	return addr, nil
+}
+
+func helpOf(c *cli.Context) string { return "dcfs " + c.Command.FullName() + " --help" }
+
+// oneOf checks a flag that takes one of a few words.
+func oneOf(c *cli.Context, flag string, words ...string) (string, error) {
+	got := c.String(flag)
+	for _, w := range words {
+		if got == w {
+			return got, nil
+		}
+	}
+	return "", usage(fmt.Sprintf("--%s: %q is not one of %s", flag, got, strings.Join(words, ", ")),
+		fmt.Sprintf("--%s %s", flag, words[0]))
+}
+
+// absolute resolves a path against the working directory now, before anything
+// changes it. Empty stays empty.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}
+
+// commas splits the values of a flag that may be repeated or hold a list.
+func commas(values []string) (out []string) {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				out = append(out, part)
+			}
+		}
+	}
+	return out
+}
+
+// notNegative checks flags that hold durations or counts.
+func notNegative(c *cli.Context, flags ...string) error {
+	for _, f := range flags {
+		if c.Duration(f) < 0 || c.Int(f) < 0 {
+			return usage(fmt.Sprintf("--%s is negative", f), helpOf(c))
+		}
+	}
+	return nil
+}
