@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build install demo test deps race unit integration lint fuzz bench clean help
+
+GO       ?= go
+FUZZTIME ?= 60s
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+DEMO     ?=
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Everything but what drives the built binary from outside.
+UNIT     = $$($(GO) list ./... | grep -v '/integration\(/\|$$\)')
+# Says aloud what was skipped; `go test` alone does not.
+REPORT   = $(GO) run ./integration/testreport
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## the binary, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dcfs ./cmd/dcfs
+
+install: build ## the binary, below PREFIX
+	install -D -m 0755 bin/dcfs $(DESTDIR)$(PREFIX)/bin/dcfs
+
+demo: build ## the whole story on this machine; DEMO='--nodes 8' passes flags on
+	bin/dcfs demo $(DEMO)
+
+test: deps race integration ## all tests, with what they need installed first
+
+deps: ## what the tests need, through apt
+	@integration/deps.sh
+
+race: ## unit tests with the race detector, or without where there is no C compiler
+	@if command -v gcc >/dev/null; then \
+		CGO_ENABLED=1 $(GO) test -race -json -timeout 5m $(UNIT) | $(REPORT); \
+	else \
+		echo "race: no gcc: unit tests run WITHOUT the race detector"; \
+		$(MAKE) --no-print-directory unit; \
+	fi
+
+unit: ## unit tests, plain
+	@$(GO) test -json -timeout 5m $(UNIT) | $(REPORT)
+
+# One package at a time: they share two cores and measure progress.
+integration: ## tests that drive the binary: namespaces, mounts, other clients
+	@$(GO) test -json -count=1 -p 1 -timeout 10m ./integration/... | $(REPORT)
+
+lint: ## gofmt, vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+bench: ## every benchmark, once
+	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
+
+clean: ## what make made
+	rm -rf bin
