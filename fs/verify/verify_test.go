@@ -39,7 +39,7 @@ func release(t *testing.T) (string, *tree.Tree) {
 		os.WriteFile(dir+"/\xff\n", nil, 0o600), os.WriteFile(dir+"/d/e/deep/leaf", []byte("leaf"), 0o4755), unix.Chmod(dir+"/d/e/deep/leaf", 0o4755),
 		os.Symlink("a", dir+"/l"), os.Symlink("/nowhere", dir+"/d/dangling"),
 		os.Link(dir+"/a", dir+"/d/hard"), os.Link(dir+"/a", dir+"/d/hard2"),
-		xattr.Set(dir+"/b", "user.k", []byte("v")), xattr.Set(dir+"/d", "user.dir", []byte("v")))
+		touch(dir+"/\xff\n"), xattr.Set(dir+"/b", "user.k", []byte("v")), xattr.Set(dir+"/d", "user.dir", []byte("v")))
 	return dir, describe(t, dir)
 }
 
