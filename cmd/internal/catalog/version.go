@@ -17,17 +17,20 @@ import (
 type Version string
 
 const (
-	maxSegment  = 255 // bytes, one file name
+	maxVersion  = 200 // bytes; it becomes part of file names, which have at most 255
 	maxSegments = 8
 	torrentExt  = ".torrent"
 )
 
 // ParseVersion checks that s is a name that a release can have: one to eight
-// path segments of 1 to 255 bytes of [A-Za-z0-9._+-], none starting with a
-// dot. The whole must not end in ".torrent", for VERSION.torrent is how the
+// path segments of [A-Za-z0-9._+-], none starting with a dot, 200 bytes in
+// all. The whole must not end in ".torrent", for VERSION.torrent is how the
 // origin names the metainfo of VERSION. Errors wrap ErrUsage.
 func ParseVersion(s string) (Version, error) {
 	segments := strings.Split(s, "/")
+	if len(s) > maxVersion {
+		return "", badVersion(s, fmt.Sprintf("it is longer than %d bytes", maxVersion))
+	}
 	if len(segments) > maxSegments {
 		return "", badVersion(s, fmt.Sprintf("it has more than %d segments", maxSegments))
 	}
@@ -50,8 +53,6 @@ func checkSegment(seg string) string {
 	switch {
 	case seg == "":
 		return "a segment is empty"
-	case len(seg) > maxSegment:
-		return fmt.Sprintf("a segment is longer than %d bytes", maxSegment)
 	case seg[0] == '.':
 		return "a segment starts with a dot"
 	}

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"dcfs/cmd/internal/control"
 )
 
@@ -167,25 +169,37 @@ func (s *story) startNodes(ctx context.Context) error {
 	for i := range s.Nodes {
 		n := s.newNode(fmt.Sprintf("node-%d", i+1))
 		extra := []string{"--origin", s.url}
-		if i == 0 {
+		if i == 0 && s.fig.Mounted {
 			extra = append(extra, "--down", fmt.Sprint(s.throttle()))
 		}
 		if err := s.startNode(n, version, extra...); err != nil {
 			return err
 		}
 	}
-	if s.Nodes > 0 {
+	if s.fig.Mounted {
 		s.say("   node-1 is held back to %s/s, so that its reads come before its copy", size(s.throttle()))
 	}
-	for _, n := range s.nodes {
-		first := control.Mounted
-		if !s.fig.Mounted {
-			first = control.Complete
-		}
-		if _, err := s.await(ctx, n, first); err != nil {
+	return s.ready(ctx, s.nodes)
+}
+
+// ready waits for nodes to be of use, each by its own clock.
+func (s *story) ready(ctx context.Context, nodes []*node) error {
+	first := control.Mounted
+	if !s.fig.Mounted {
+		first = control.Complete
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, n := range nodes {
+		group.Go(func() error {
+			_, err := s.await(ctx, n, first)
+			n.fig.Ready = time.Since(n.started)
 			return err
-		}
-		n.fig.Ready = time.Since(n.started)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, n := range nodes {
 		s.say("   %s is %s after %s", n.name, first, short(n.fig.Ready))
 	}
 	return nil
@@ -274,14 +288,9 @@ func (s *story) lateJoiner(ctx context.Context) error {
 		return err
 	}
 	s.say("7. a late joiner knows the .torrent and the nodes' addresses only")
-	first := control.Mounted
-	if !s.fig.Mounted {
-		first = control.Complete
-	}
-	if _, err := s.await(ctx, late, first); err != nil {
+	if err := s.ready(ctx, s.nodes[s.Nodes:]); err != nil {
 		return err
 	}
-	late.fig.Ready = time.Since(late.started)
 	if err := s.finish(ctx, late); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"dcfs/cache/piece"
@@ -74,6 +75,7 @@ type publisher struct {
 	scan    *tree.ScanResult
 	tree    *tree.Tree
 	signed  *metainfo.Metainfo
+	lib     *Library // where it was kept; nil for an upload
 }
 
 // prepare scans the directory and lays it out; no content is read yet.
@@ -93,7 +95,7 @@ func (p *publisher) prepare(ctx context.Context) error {
 		return err
 	}
 	if p.scan, err = tree.Scan(ctx, p.cfg.Dir, tree.ScanOptions{Exclude: p.cfg.Exclude}); err != nil {
-		return err
+		return fmt.Errorf("reading %s: %w", p.cfg.Dir, err)
 	}
 	p.tree, err = tree.Build(p.scan.Nodes, tree.Plan{PieceLength: p.cfg.PieceLength, Hot: hot})
 	if err != nil {
@@ -162,6 +164,7 @@ func (p *publisher) keep(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	p.lib = lib
 	if _, err := lib.Metainfo(p.cfg.Version); err == nil {
 		if err := p.hash(ctx, nil); err != nil {
 			return false, err
@@ -204,7 +207,9 @@ func (p *publisher) result(changed bool) (Result, error) {
 		r.Torrent = p.cfg.Out
 		return r, durable.Disk{}.WriteFile(p.cfg.Out, p.signed.Encode(), 0o644)
 	}
-	if len(p.cfg.Origins) > 0 {
+	if len(p.cfg.Origins) == 0 {
+		r.Torrent = filepath.Join(p.lib.home(p.cfg.Version), metainfoFile)
+	} else {
 		r.Torrent = p.cfg.Origins[0] + "/v1/releases/" + p.cfg.Version + ".torrent"
 	}
 	return r, nil
