@@ -53,19 +53,19 @@ func (r *raw) setEntry(id tree.ID, out *fuse.EntryOut) {
 	r.holds.add(r.tree.Inode(id))
 }
 
-// blocks returns st_blocks, and for how long it is true. It is never zero for
-// a file with content: some archivers take that for one big hole.
+// blocks returns st_blocks, and for how long it is true. Holes take none. It is
+// never zero for a file with content: some archivers take that for one big hole.
 func (r *raw) blocks(e *tree.Entry) (sectors, valid uint64) {
-	if e.Kind != tree.File || e.Size == 0 {
+	full := stored(e)
+	if e.Kind != tree.File || full == 0 {
 		return 0, forever
 	}
-	present := e.Size
+	present, valid := full, uint64(forever)
 	if r.cfg.Resident != nil {
-		present = min(r.cfg.Resident(e.Offset, e.Size), e.Size)
-	}
-	valid = forever
-	if present < e.Size {
-		valid = fillingFor
+		all := r.cfg.Resident(e.Offset, e.Size)
+		if present = min(all, full); all < e.Size {
+			valid = fillingFor
+		}
 	}
 	pages := max(uint64(max(present, 0)+blockSize-1)/blockSize, 1)
 	return pages * (blockSize / sector), valid

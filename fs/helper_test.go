@@ -245,7 +245,7 @@ func sitIn(args []string) error {
 // serveForever mounts a release at args[0] and waits to be killed.
 func serveForever(args []string) error {
 	tr := smallTree()
-	place, err := Prepare(context.Background(), args[0], true, nil)
+	place, err := Prepare(context.Background(), args[0], nil)
 	if err != nil {
 		return err
 	}

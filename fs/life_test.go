@@ -65,16 +65,15 @@ func deadline(t testing.TB, d time.Duration) context.Context {
 }
 
 func TestUnmountLeavesNothing(t *testing.T) {
-	top := t.TempDir()
-	mp := filepath.Join(top, "a", "b")
+	mp := t.TempDir()
 	tr := smallTree()
 	s := mountAt(t, mp, Config{Tree: tr, Content: newMemory(tr)})
 	run(t, "list", mp)
 	if err := s.Unmount(deadline(t, 5*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if names, _ := os.ReadDir(top); len(names) != 0 {
-		t.Errorf("left in place: %v", names)
+	if names, err := os.ReadDir(mp); err != nil || len(names) != 0 {
+		t.Errorf("left in place: %v, %v", names, err)
 	}
 	if got := mountsAt(t, mp); got != nil {
 		t.Errorf("mounts %q", got)
@@ -149,8 +148,8 @@ func TestDoneAfterSomebodyElsesUmount(t *testing.T) {
 	if err := s.Wait(deadline(t, 5*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(mp); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the mountpoint is still there: %v", err)
+	if got := mountsAt(t, mp); got != nil {
+		t.Errorf("mounts %q", got)
 	}
 }
 
@@ -161,7 +160,7 @@ func TestStaleMountIsReplaced(t *testing.T) {
 	dead := start(t, role(t, "serve", mp))
 
 	var log logs
-	_, err := Prepare(t.Context(), mp, true, log.logger())
+	_, err := Prepare(t.Context(), mp, log.logger())
 	if !errors.Is(err, ErrMountpoint) || !strings.Contains(err.Error(), "dcfs:dead is live") {
 		t.Errorf("over a live mount: %v", err)
 	}
@@ -202,19 +201,18 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 	t.Cleanup(func() { unmountAll(t, other) })
 	for name, c := range map[string]struct {
-		path   string
-		create bool
-		want   string
+		path string
+		want string
 	}{
-		"not empty":      {full, true, "is not empty"},
-		"a file":         {plain, true, "is not a directory"},
-		"below a file":   {plain + "/x", true, "not a directory"},
-		"missing":        {filepath.Join(top, "no", "such"), false, "mkdir -p"},
-		"dangling":       {filepath.Join(top, "dangling"), true, "file exists"},
-		"another mount":  {other, true, "other is mounted at"},
-		"the filesystem": {"/", true, "mounted at / "},
+		"not empty":      {full, "is not empty"},
+		"a file":         {plain, "is not a directory"},
+		"below a file":   {plain + "/x", "not a directory"},
+		"missing":        {filepath.Join(top, "no", "such"), "mkdir -p"},
+		"dangling":       {filepath.Join(top, "dangling"), "mkdir -p"},
+		"another mount":  {other, "other is mounted at"},
+		"the filesystem": {"/", "mounted at / "},
 	} {
-		_, err := Prepare(t.Context(), c.path, c.create, nil)
+		_, err := Prepare(t.Context(), c.path, nil)
 		if !errors.Is(err, ErrMountpoint) || !strings.Contains(fmt.Sprint(err), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
@@ -238,25 +236,16 @@ func TestPrepareFollowsSymlinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := Prepare(t.Context(), filepath.Join(top, "mp"), false, nil)
-	if err != nil || p.Path != filepath.Join(top, "real", "mp") || p.Created != nil {
+	p, err := Prepare(t.Context(), filepath.Join(top, "mp"), nil)
+	if err != nil || p.Path != filepath.Join(top, "real", "mp") {
 		t.Errorf("%+v, %v", p, err)
-	}
-	p, err = Prepare(t.Context(), filepath.Join(top, "abs", "new", "er"), true, nil)
-	if err != nil || p.Path != filepath.Join(top, "real", "new", "er") || len(p.Created) != 2 {
-		t.Errorf("%+v, %v", p, err)
-	}
-	p.Remove()
-	if _, err := os.Stat(filepath.Join(top, "real", "new")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Remove left: %v", err)
 	}
 }
 
 func TestMountThatIsCalledOff(t *testing.T) {
 	needFUSE(t)
-	top := t.TempDir()
-	mp := filepath.Join(top, "mp")
-	place, err := Prepare(t.Context(), mp, true, nil)
+	mp := t.TempDir()
+	place, err := Prepare(t.Context(), mp, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +255,7 @@ func TestMountThatIsCalledOff(t *testing.T) {
 	if _, err := Mount(ctx, Config{Tree: tr, Content: newMemory(tr), Place: place}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if names, _ := os.ReadDir(top); len(names) != 0 {
-		t.Errorf("left behind: %v", names)
+	if m, err := topMount(mp); m != nil || err != nil {
+		t.Errorf("left behind: %v, %v", m, err)
 	}
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -121,7 +122,10 @@ func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, ni
 func mountAt(t testing.TB, dir string, cfg Config) *Server {
 	t.Helper()
 	needFUSE(t)
-	place, err := Prepare(t.Context(), dir, true, cfg.Log)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		t.Fatal(err) // not MkdirAll: dir may be a dead mount, which cannot be looked at
+	}
+	place, err := Prepare(t.Context(), dir, cfg.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

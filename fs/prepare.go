@@ -20,26 +20,14 @@ const probeTimeout = 3 * time.Second
 
 // Place is a mountpoint that Prepare found fit.
 type Place struct {
-	Path    string   // absolute, without symlinks
-	Created []string // directories that Prepare made, innermost first
-}
-
-// Remove takes away the directories that Prepare made, as far as they are
-// empty. The mount must be gone.
-func (p Place) Remove() {
-	for _, dir := range p.Created {
-		if unix.Rmdir(dir) != nil {
-			return
-		}
-	}
+	Path string // absolute, without symlinks
 }
 
 // Prepare checks all that Mount needs, before anything starts: the right to
-// mount, and a mountpoint that is an empty directory without a mount. With
-// create, a missing mountpoint is made, parents included. The mount of a dead
-// FUSE process is detached. Errors wrap ErrUnavailable or ErrMountpoint and
-// say what to try.
-func Prepare(ctx context.Context, mountpoint string, create bool, log *slog.Logger) (Place, error) {
+// mount, and a mountpoint that is an empty directory without a mount. The
+// mount of a dead FUSE process is detached. Errors wrap ErrUnavailable or
+// ErrMountpoint and say what to try.
+func Prepare(ctx context.Context, mountpoint string, log *slog.Logger) (Place, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -47,12 +35,6 @@ func Prepare(ctx context.Context, mountpoint string, create bool, log *slog.Logg
 		return Place{}, err
 	}
 	path, err := locate(ctx, mountpoint, log)
-	if errors.Is(err, os.ErrNotExist) && create {
-		path, err = filepath.Abs(mountpoint)
-		if err == nil {
-			return makeDirs(ctx, path)
-		}
-	}
 	if errors.Is(err, os.ErrNotExist) {
 		return Place{}, fmt.Errorf("%w: %s does not exist; create it: mkdir -p %s", ErrMountpoint, mountpoint, mountpoint)
 	}
@@ -186,36 +168,6 @@ func emptyDir(path string) error {
 		return fmt.Errorf("%w: %s is not empty (%q is in it); choose another path or empty it", ErrMountpoint, path, names[0])
 	}
 	return nil
-}
-
-// makeDirs creates path with its missing parents.
-func makeDirs(ctx context.Context, path string) (Place, error) {
-	var missing []string
-	for dir := path; ; dir = filepath.Dir(dir) {
-		err := within(ctx, func() error { _, err := os.Stat(dir); return err })
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return Place{}, fmt.Errorf("%w: %w", ErrMountpoint, err)
-		}
-		missing = append(missing, dir)
-	}
-	var p Place
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := os.Mkdir(missing[i], 0o755); err != nil {
-			p.Remove()
-			return Place{}, fmt.Errorf("%w: %w; create it, or choose another path", ErrMountpoint, err)
-		}
-		p.Created = append([]string{missing[i]}, p.Created...)
-	}
-	real, err := resolve(ctx, path)
-	if err != nil {
-		p.Remove()
-		return Place{}, err
-	}
-	p.Path = real
-	return p, nil
 }
 
 var errNoAnswer = errors.New("no answer")

@@ -38,20 +38,17 @@ type Server struct {
 
 // Mount makes the tree visible at cfg.Place and serves it until the mount is
 // gone: by Unmount, or by somebody's umount. The mount appears only when it is
-// served. ctx covers the mounting alone. When the mount ends, or Mount fails,
-// the directories that Prepare created are removed. Errors wrap ErrUnavailable when this
+// served. ctx covers the mounting alone. Errors wrap ErrUnavailable when this
 // host cannot mount.
 func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.setDefaults()
 	at, err := unix.Open(cfg.Place.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		cfg.Place.Remove()
 		return nil, fmt.Errorf("%w: open %s: %w", ErrMountpoint, cfg.Place.Path, err)
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, path: cfg.Place.Path, at: at, done: make(chan struct{})}
 	if err := s.start(context.WithoutCancel(ctx)); err != nil {
 		unix.Close(at)
-		cfg.Place.Remove()
 		return nil, err
 	}
 	if err := s.attach(ctx); err != nil {
@@ -90,9 +87,6 @@ func (s *Server) serve(stop context.CancelCauseFunc) {
 	s.fuse.Serve()
 	stop(ErrUnmounted)
 	unix.Close(s.at)
-	if !s.handedOver() {
-		s.cfg.Place.Remove()
-	}
 	close(s.done)
 }
 
