@@ -41,6 +41,8 @@ func (d *disk) forget(i piece.Index) {
 
 // DiskError returns why the backing refuses at present, and since when, or nil.
 // The error wraps ErrDisk.
+//
+//lint:ignore ST1008 the error is the subject here, and not how the call went
 func (s *Store) DiskError() (error, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
