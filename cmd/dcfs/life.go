@@ -29,7 +29,9 @@ func lifeFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
+		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
 		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown in the status (default: none)"},
+		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
 	}, trustedFlags()...)
 }
@@ -126,6 +128,12 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if err := notNegative(c, "linger", "read-timeout", "wait", "max-peers"); err != nil {
 		return err
 	}
+	if cfg.Owner, err = ownerOf(c); err != nil {
+		return err
+	}
+	if err := mayGive(cfg.Owner); err != nil {
+		return err
+	}
 	if cfg.Origins, err = originsOf(c); err != nil {
 		return err
 	}
@@ -146,9 +154,16 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 
 // lifePaths resolves every path now: what runs in the background later may
 // have another working directory.
-func lifePaths(c *cli.Context, cfg *agent.Config) (err error) {
+func lifePaths(c *cli.Context, cfg *agent.Config) error {
+	var err error
 	cfg.State, cfg.RunDir, cfg.TrustedDir = c.String("state"), c.String("run"), c.String("trusted")
 	cfg.Activate, cfg.TraceOut = c.String("activate"), c.String("trace-out")
+	for _, dir := range c.StringSlice("reuse") {
+		if dir, err = absolute(dir); err != nil {
+			return err
+		}
+		cfg.Reuse = append(cfg.Reuse, dir)
+	}
 	for _, path := range []*string{&cfg.State, &cfg.RunDir, &cfg.TrustedDir,
 		&cfg.Activate, &cfg.TraceOut, &cfg.Dest, &cfg.Mountpoint} {
 		if *path, err = absolute(*path); err != nil {
@@ -164,5 +179,10 @@ func detachStage(c *cli.Context) (control.State, error) {
 		return "", nil
 	}
 	stage, err := oneOf(c, "detach-after", string(control.Mounted), string(control.Materialised))
+	if stage == string(control.Materialised) {
+		// The handover and the swap of --activate come between these two: when
+		// one of them fails, nobody may have been told that all is well.
+		stage = string(control.Lingering)
+	}
 	return control.State(stage), err
 }

@@ -47,6 +47,9 @@ func newProgress(c *cli.Context) *progress {
 			decor.CountersKibiByte(" % .1f / % .1f"),
 			decor.Any(func(decor.Statistics) string {
 				s := p.current()
+				if s.State == "" { // no release's life: nothing comes or goes
+					return ""
+				}
 				return " ↓ " + size(s.DownRate) + "/s ↑ " + size(s.UpRate) + "/s"
 			})))
 	return p

@@ -34,6 +34,7 @@ type hasher struct {
 
 	pieces []byte              // hash i is written by whoever hashes piece i
 	sums   [][sha256.Size]byte // sum i is written by whoever hashes the file i
+	weak   []uint32            // sum i is written by whoever has the first slab of piece i
 }
 
 // slab is a run of the stream while it is used.
@@ -185,6 +186,10 @@ type file struct {
 
 func (j *job) do() error {
 	defer j.h.release(j.slab)
+	if length := j.h.cfg.Tree.PieceLength(); j.slab.start%length == 0 {
+		start := j.slab.data[:min(tree.WeakWindow, len(j.slab.data))]
+		j.h.weak[j.slab.start/length] = tree.WeakOf(start).Sum()
+	}
 	if j.piece != nil {
 		sum := sha1.Sum(j.slab.data)
 		copy(j.piece, sum[:])

@@ -50,7 +50,11 @@ type Result struct {
 
 	tree *tree.Tree
 	sums [][sha256.Size]byte
+	weak []uint32
 }
+
+// Weak returns the weak sum (tree.WeakOf) of the start of piece i.
+func (r Result) Weak(i int) uint32 { return r.weak[i] }
 
 // Sum returns the SHA-256 of a file's content; for a further name of a
 // hardlinked file that of the inode, and zeros for what is no file.
@@ -88,6 +92,7 @@ func Hash(ctx context.Context, cfg Config) (Result, error) {
 		pieces: make([]byte, piece.Layout{Total: cfg.Tree.Total(), Length: length}.Count()*hashSize),
 		sums:   make([][sha256.Size]byte, cfg.Tree.Len()),
 	}
+	h.weak = make([]uint32, len(h.pieces)/hashSize)
 	defer h.src.close()
 	for range flight {
 		h.free <- &slab{} // its memory comes with its first use
@@ -95,7 +100,7 @@ func Hash(ctx context.Context, cfg Config) (Result, error) {
 	if err := h.run(ctx, workers); err != nil {
 		return Result{}, err
 	}
-	return Result{Pieces: h.pieces, tree: cfg.Tree, sums: h.sums}, nil
+	return Result{Pieces: h.pieces, tree: cfg.Tree, sums: h.sums, weak: h.weak}, nil
 }
 
 func (h *hasher) run(ctx context.Context, workers int) error {

@@ -1,6 +1,9 @@
 package tree
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // The columns that few entries have part in, and the stream.
 
@@ -162,12 +165,16 @@ func (d *decoder) digests(b []byte) error {
 			n.sum = uint32(files)
 		}
 	})
-	if len(b) != files*digest {
-		return fmt.Errorf("%d bytes of digests for %d files", len(b), files)
+	weak := d.t.weakCount()
+	if len(b) != files*digest && int64(len(b)) != int64(files)*digest+4*weak {
+		return fmt.Errorf("%d bytes of digests for %d files and %d weak sums", len(b), files, weak)
 	}
 	d.t.sums = make([][digest]byte, files)
 	for i := range d.t.sums {
 		copy(d.t.sums[i][:], b[i*digest:])
+	}
+	for b = b[files*digest:]; len(b) > 0; b = b[4:] {
+		d.t.weak = append(d.t.weak, binary.BigEndian.Uint32(b))
 	}
 	return nil
 }

@@ -11,12 +11,13 @@ import (
 // The encoding of a tree, version 1:
 //
 //	magic, method, length of the columns, length of the packed columns,
-//	packed columns, SHA-256 of every file in the order of their IDs
+//	packed columns, SHA-256 of every file in the order of their IDs,
+//	weak sums (WeakSums, 4 bytes each, big endian) or nothing
 //
 // The columns hold one property of all entries after the other, because
 // neighbours resemble each other, as varints (encoding/binary, unsigned, the
 // shortest form; signed ones zigzag). Whatever follows from something else is
-// left out. Digests cannot be compressed and stay outside.
+// left out. Digests and weak sums cannot be compressed and stay outside.
 //
 //	head     log2 of the piece length, number of entries
 //	classes  count; then kind<<12|mode, uid, gid of each in the order of use
@@ -309,5 +310,8 @@ func (e *encoder) digests() []byte {
 			out = append(out, e.t.sums[n.sum-1][:]...)
 		}
 	})
+	for _, w := range e.t.weak {
+		out = binary.BigEndian.AppendUint32(out, w)
+	}
 	return out
 }

@@ -78,6 +78,7 @@ type Tree struct {
 	owners []owner
 	extras []extra
 	sums   [][32]byte // one per inode with content, by node.sum
+	weak   []uint32   // see WeakSums; nil for none
 	order  []ID       // inodes with content in the order of the stream
 	total  int64      // bytes of the stream, padding at its end included
 	piece  int64      // piece length the stream is laid out for

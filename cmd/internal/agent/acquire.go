@@ -33,7 +33,7 @@ func (l *life) preflight(ctx context.Context) error {
 	if l.cfg.Mountpoint == "" {
 		return nil
 	}
-	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, true, l.log)
+	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
 	l.place = place
 	return err
 }
@@ -77,6 +77,9 @@ func (l *life) acquire(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if l.cfg.Owner != nil {
+		rel = rel.GivenTo(*l.cfg.Owner)
 	}
 	l.adopt(rel, append(src.Trackers, rel.Trackers...))
 	return l.saveMetainfo(rel)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dcfs/cmd/internal/control"
+	"dcfs/fs/tree"
 )
 
 // How a life with a mount ends, after the linger.
@@ -61,9 +62,11 @@ type Config struct {
 	MaxPeers   int
 	Peers      []string // HOST:PORT
 	PeerListen string
-	Rack       string // named in the status; peers are not chosen by it yet
-	TraceOut   string // file that takes the recorded first accesses
-	NoSUID     bool   // ignore setuid, setgid and file capabilities in the mount
+	Rack       string        // named in the status; peers are not chosen by it yet
+	TraceOut   string        // file that takes the recorded first accesses
+	Owner      *tree.Account // who gets everything; nil: whom the release names
+	Reuse      []string      // directories that may have bytes of the release, besides those that receipts name
+	NoSUID     bool          // ignore setuid, setgid and file capabilities in the mount
 
 	TrustedDir       string
 	InsecureUnsigned bool
@@ -139,7 +142,6 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	if err := l.preflight(ctx); err != nil {
 		return err
 	}
-	defer l.place.Remove()
 	if err := l.openNode(); err != nil {
 		return err
 	}
@@ -156,6 +158,7 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 		return err
 	}
 	defer l.leave()
+	defer l.startReuse(background)()
 	if err := l.mount(ctx); err != nil {
 		return err
 	}

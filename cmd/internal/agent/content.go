@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"dcfs/cache"
 	"dcfs/cache/piece"
@@ -61,7 +64,20 @@ func (l *life) openCopy() (disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.noteOwner()
 	return standing{dest}, nil
+}
+
+// noteOwner says when a copy that stands already was given to somebody else
+// than is asked for now: it is used as it is.
+func (l *life) noteOwner() {
+	var st unix.Stat_t
+	top := l.rel.Tree.Entry(tree.Root)
+	if os.Geteuid() != 0 || unix.Lstat(l.cfg.Dest, &st) != nil || st.Uid == top.UID && st.Gid == top.GID {
+		return
+	}
+	l.log.Warn("the copy was made with another --owner; move it away to have it made anew", "dest", l.cfg.Dest,
+		"owner", fmt.Sprintf("%d:%d", st.Uid, st.Gid), "wanted", fmt.Sprintf("%d:%d", top.UID, top.GID))
 }
 
 // standing is a release that is whole; there is nothing to finish or record.

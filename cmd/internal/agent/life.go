@@ -8,17 +8,18 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"dcfs/cache"
-	"dcfs/cache/piece"
 	"dcfs/cmd/internal/control"
 	"dcfs/fs"
 	"dcfs/fs/activate"
 	"dcfs/fs/prefetch"
 	"dcfs/fs/release"
+	"dcfs/fs/reuse"
 	"dcfs/swarm"
 )
 
@@ -39,7 +40,9 @@ type life struct {
 	place    fs.Place // where the mount goes
 	server   *fs.Server
 	trace    *prefetch.Recorder
-	left     sync.Once // the swarm
+	left     sync.Once                   // the swarm
+	local    atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
+	reusing  atomic.Bool                 // while it is being taken
 
 	mu        sync.Mutex
 	state     control.State
@@ -108,7 +111,8 @@ func (l *life) adopt(rel *release.Release, trackers []string) {
 	}
 }
 
-// join enters the swarm and asks it for everything, traced pieces first.
+// join enters the swarm. What is fetched from it without being read is for
+// startReuse to say.
 func (l *life) join(ctx context.Context) error {
 	s, err := l.node.Join(ctx, swarm.Spec{
 		InfoHash: l.rel.InfoHash, Info: l.rel.Info, Trackers: l.trackers,
@@ -119,7 +123,6 @@ func (l *life) join(ctx context.Context) error {
 	}
 	l.swarm = s
 	l.store.Attach(s)
-	s.Prefetch(piece.Range{End: piece.Index(l.rel.Layout.Count())}, piece.Background)
 	l.mu.Lock()
 	l.ready = true
 	l.mu.Unlock()

@@ -42,6 +42,9 @@ func (l *life) addFigures(s *control.Status) {
 	s.BytesHave, s.PiecesHave = have.Bytes, have.Pieces
 	st := l.swarm.Stats()
 	s.BytesFetched, s.BytesUploaded = st.Received, st.Sent
+	if local := l.local.Load(); local != nil {
+		s.BytesReused = local.Bytes()
+	}
 	s.Peers, s.Seeds = st.Peers, st.Seeds
 	s.DownRate, s.UpRate = l.rates.update(time.Now(), st.Received, st.Sent)
 	s.PeerListen = l.node.Addr()

@@ -55,7 +55,7 @@ type watch struct {
 func (w *watch) check(now time.Time) error {
 	st := w.life.swarm.Stats()
 	w.reached = w.reached || st.Peers > 0
-	if !w.reached && now.After(w.deadline) && w.life.store.Stats().Claimed == 0 {
+	if !w.reached && now.After(w.deadline) && w.life.store.Stats().Claimed == 0 && !w.life.reusing.Load() {
 		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known): is the origin running and its peer port reachable? name a peer with --peer",
 			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known)
 	}

@@ -84,6 +84,7 @@ type Traffic struct {
 	Bytes         int64  `json:"bytes"` // size of the release's payload
 	BytesHave     int64  `json:"bytes_have"`
 	BytesFetched  int64  `json:"bytes_fetched"` // payload received from peers, waste included
+	BytesReused   int64  `json:"bytes_reused"`  // verified from what this host had already
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Pieces        int    `json:"pieces"`
 	PiecesHave    int    `json:"pieces_have"`

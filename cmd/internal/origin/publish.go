@@ -131,12 +131,16 @@ func (p *publisher) store(ctx context.Context) (bool, error) {
 // hash reads the content once, into sink as well if that is not nil, and seals
 // the release.
 func (p *publisher) hash(ctx context.Context, sink io.WriterAt) error {
-	cfg := snapshot.Config{Root: p.root, Tree: p.tree, Check: p.scan.Check, Sink: sink, Progress: p.cfg.Progress}
+	return p.hashOf(ctx, snapshot.Config{Root: p.root, Tree: p.tree, Check: p.scan.Check, Sink: sink, Progress: p.cfg.Progress})
+}
+
+// hashOf seals the release of what cfg reads.
+func (p *publisher) hashOf(ctx context.Context, cfg snapshot.Config) error {
 	found, err := snapshot.Hash(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	raw, err := metainfo.Create(p.tree.WithSums(found.Sum), metainfo.Params{
+	raw, err := metainfo.Create(p.tree.WithSums(found.Sum).WithWeak(found.Weak), metainfo.Params{
 		Name: p.cfg.Version, Pieces: found.Pieces, Trackers: catalog.Trackers(p.cfg.Origins),
 	})
 	if err != nil {
@@ -157,8 +161,8 @@ func (p *publisher) hash(ctx context.Context, sink io.WriterAt) error {
 	return err
 }
 
-// keep publishes into the local library, copying the content while it is
-// hashed.
+// keep publishes into the local library, which gets a copy or clone of the
+// content.
 func (p *publisher) keep(ctx context.Context) (bool, error) {
 	lib, err := OpenLibrary(p.cfg.State, p.cfg.Log)
 	if err != nil {
@@ -178,7 +182,7 @@ func (p *publisher) keep(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer stage.Close()
-	if err := p.hash(ctx, stage); err != nil {
+	if err := p.fill(ctx, stage); err != nil {
 		return false, errors.Join(err, stage.Discard())
 	}
 	return true, lib.commit(ctx, p.cfg.Version, stage, p.signed)

@@ -28,9 +28,14 @@ import (
 //	receipt for DIR, none for the other
 //	remove PARENT/.BASE.repair, which is the damaged tree now
 func Replace(ctx context.Context, state, dir string, rel *release.Release, fetch func(ctx context.Context, dest string) error) error {
-	dir, err := durable.Resolve(dir)
+	named := dir
+	// A symlink such as "current" stays: what it leads to is what is repaired.
+	dir, err := filepath.EvalSymlinks(named)
+	if err == nil {
+		dir, err = durable.Resolve(dir)
+	}
 	if err != nil {
-		return fmt.Errorf("repair %s: %w", dir, err)
+		return fmt.Errorf("repair %s: %w", named, err)
 	}
 	fresh := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".repair")
 	if err := fetch(ctx, fresh); err != nil {

@@ -43,7 +43,11 @@ func content(t *testing.T, dir string) string {
 
 func TestReplace(t *testing.T) {
 	state, dir := setup(t)
-	err := Replace(context.Background(), state, dir, web1, func(_ context.Context, dest string) error {
+	link := filepath.Join(state, "current")
+	if err := errors.Join(os.Mkdir(state, 0o755), os.Symlink(dir, link)); err != nil {
+		t.Fatal(err)
+	}
+	err := Replace(context.Background(), state, link, web1, func(_ context.Context, dest string) error {
 		if got := content(t, dir); got != "damaged" {
 			t.Errorf("the directory is %q while the new copy is fetched", got)
 		}
@@ -52,6 +56,9 @@ func TestReplace(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if to, err := os.Readlink(link); to != dir {
+		t.Errorf("the link leads to %q (%v)", to, err)
 	}
 	if got := content(t, dir); got != "right" {
 		t.Errorf("content %q", got)

@@ -1,0 +1,43 @@
+package materialise
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// maxReceipt bounds a receipt that is read: paths have 4,096 bytes at most.
+const maxReceipt = 64 << 10
+
+// Receipts lists the releases that stand complete on this host, the newest
+// first. What cannot be read or is not there any more is left out.
+func Receipts(state string) ([]Receipt, error) {
+	dir := filepath.Join(state, "receipts")
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []Receipt
+	for _, e := range names {
+		path := filepath.Join(dir, e.Name())
+		if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxReceipt {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		var r Receipt
+		if err != nil || json.Unmarshal(b, &r) != nil || r.Schema != 1 || path != receiptPath(state, r.Dest) {
+			continue
+		}
+		if id, err := identify(r.Dest); err == nil && id.is(r) {
+			out = append(out, r)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Receipt) int { return b.Completed.Compare(a.Completed) })
+	return out, nil
+}
