@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks. Only apt is known, only
+# root uses it, and only what is missing is installed. What stays missing is
+# said aloud; the tests that need it then skip, with the reason, or fail when
+# CI=true.
+set -euo pipefail
+
+# check|package|what it is for
+wants() {
+	cat <<-'EOF'
+		command -v ip && command -v tc|iproute2|hosts as network namespaces
+		command -v nsenter && command -v setpriv|util-linux|hosts as network namespaces
+		command -v rsync|rsync|comparing trees
+		command -v find|findutils|comparing trees
+		command -v git|git|the version in the binary
+		command -v gcc && test -e /usr/include/stdlib.h|gcc libc6-dev|the race detector
+		command -v minisign|minisign|signatures both ways
+		command -v aria2c|aria2|interoperability
+		/usr/bin/python3 -c 'import libtorrent'|python3-libtorrent|interoperability
+		command -v setfattr|attr|extended attributes
+		command -v setcap|libcap2-bin|file capabilities
+	EOF
+}
+
+missing() {
+	while IFS='|' read -r check package _; do
+		bash -c "$check" </dev/null >/dev/null 2>&1 || printf '%s ' $package
+	done < <(wants)
+}
+
+packages=$(missing)
+if [ -n "$packages" ]; then
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "deps: installing $packages"
+		export DEBIAN_FRONTEND=noninteractive
+		apt=(apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120)
+		log=$(mktemp)
+		# shellcheck disable=SC2086 # one word for each package
+		if ! { timeout 120 "${apt[@]}" update && timeout 300 "${apt[@]}" install -y --no-install-recommends $packages; } \
+			</dev/null >"$log" 2>&1; then
+			echo "deps: apt-get failed:"
+			tail -n 5 "$log"
+		fi
+		rm -f "$log"
+	else
+		echo "deps: not root, or no apt-get: cannot install $packages"
+	fi
+fi
+
+while IFS='|' read -r check package purpose; do
+	bash -c "$check" </dev/null >/dev/null 2>&1 || echo "deps: MISSING $package ($purpose): what needs it is skipped"
+done < <(wants)
+[ "$(id -u)" = 0 ] || echo "deps: not root: tests with namespaces and mounts are skipped"
+[ -c /dev/fuse ] || echo "deps: no /dev/fuse: tests that mount are skipped"

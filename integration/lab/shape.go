@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+)
+
+// Shape is the rate of a host's link in each direction, as tc(8) writes rates
+// ("40mbit", "256kbit"). Empty means as fast as the machine goes.
+type Shape struct {
+	Up   string // from the host
+	Down string // to the host
+}
+
+// Traffic counts bytes on a host's link, Ethernet headers included.
+type Traffic struct {
+	Sent     uint64 // from the host
+	Received uint64 // to the host
+}
+
+// Shape sets the rates of the host's link, at any time, and fails the test when
+// it cannot. Connections stay.
+func (h *Host) Shape(s Shape) {
+	h.lab.t.Helper()
+	for _, q := range []struct{ ns, dev, rate string }{
+		{h.namespace, "eth0", s.Up},
+		{h.lab.hub, h.port, s.Down},
+	} {
+		if err := limit(q.ns, q.dev, q.rate); err != nil {
+			h.lab.t.Fatal(err)
+		}
+	}
+}
+
+func limit(namespace, device, rate string) error {
+	args := []string{"-n", namespace, "qdisc", "replace", "dev", device, "root"}
+	if rate == "" {
+		args = append(args, "pfifo", "limit", "1000")
+	} else {
+		// The burst holds the largest segment that a veth carries unsplit; 50 ms
+		// of queue is what a switch port would hold.
+		args = append(args, "tbf", "rate", rate, "burst", "128kb", "latency", "50ms")
+	}
+	if out, err := exec.Command("tc", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("tc %v: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// Cut takes the host off the network; its connections hang as with a pulled
+// cable.
+func (h *Host) Cut() {
+	h.lab.t.Helper()
+	h.lab.batch("-n "+h.lab.hub, "link set "+h.port+" down")
+}
+
+// Heal undoes Cut.
+func (h *Host) Heal() {
+	h.lab.t.Helper()
+	h.lab.batch("-n "+h.lab.hub, "link set "+h.port+" up")
+}
+
+// Traffic reads the counters of the host's link.
+func (h *Host) Traffic() Traffic {
+	h.lab.t.Helper()
+	out, err := exec.Command("ip", "-n", h.lab.hub, "-s", "-j", "link", "show", h.port).Output()
+	if err != nil {
+		h.lab.t.Fatalf("counters of %s: %v", h.Name, err)
+	}
+	type counter struct {
+		Bytes uint64 `json:"bytes"`
+	}
+	var links []struct {
+		Stats struct {
+			RX counter `json:"rx"`
+			TX counter `json:"tx"`
+		} `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		h.lab.t.Fatalf("counters of %s: %v: %s", h.Name, err, out)
+	}
+	// What the bridge's end receives is what the host sent.
+	return Traffic{Sent: links[0].Stats.RX.Bytes, Received: links[0].Stats.TX.Bytes}
+}

@@ -1,0 +1,558 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dcfs/integration/lab"
+)
+
+var metadataNeeds = []lab.Need{lab.Root, lab.FUSE, lab.Tool("rsync"), lab.Tool("setfattr"), lab.Tool("getfattr"),
+	lab.Tool("setfacl"), lab.Tool("getfacl"), lab.Tool("setcap"), lab.Tool("getcap"), lab.Tool("mtree"), lab.Tool("setpriv")}
+
+// TestMetadata brings a tree with everything that POSIX and Linux know through
+// publish, origin and node, and has it judged in the mount and in the copy by
+// programs that know nothing of dcfs.
+func TestMetadata(t *testing.T) {
+	lab.Require(t, metadataNeeds...)
+	source := tortureTree(t)
+	l := lab.New(t, "origin", "a")
+	o := newOrigin(t, l.Host("origin"))
+	release := o.publish(source, "torture")
+	n := o.newNode(l.Host("a"))
+	p, mnt, dest := n.mountBeside(o, release)
+	openUp(t, n.Dir)
+	for name, got := range map[string]string{"mount": mnt, "copy": dest} {
+		t.Run(name, func(t *testing.T) {
+			equal(t, source, got)
+			judges(t, source, got)
+			linked(t, got)
+			sparse(t, source, got)
+			effective(t, got)
+			if out := n.ok("verify", release.file, got); !strings.Contains(out, " 0 differences") {
+				t.Errorf("verify: %s", out)
+			}
+		})
+	}
+	t.Run("flipped", func(t *testing.T) { flipped(t, n, release, dest) })
+	stop(t, p)
+}
+
+// mountBeside mounts a release until its copy stands, and keeps the mount.
+func (n *node) mountBeside(o *origin, release published, more ...string) (p *lab.Process, mnt, dest string) {
+	n.t.Helper()
+	label := strings.ReplaceAll(release.Version, "/", "_")
+	mnt, dest = filepath.Join(n.Mnt(), label), filepath.Join(n.Releases(), label)
+	must(n.t, os.Mkdir(mnt, 0o755))
+	args := []string{"mount", release.Version, mnt, "--origin", o.url(), "--dest", dest, "--linger", "10m", "--at-end", "unmount"}
+	p = n.daemon("mount-"+label, append(args, more...)...)
+	n.reach(p, release.Version, "lingering", 60*time.Second)
+	return p, mnt, dest
+}
+
+func stop(t *testing.T, p *lab.Process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := p.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// tool runs a program in a directory and returns its stdout.
+func tool(t testing.TB, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "LC_ALL=C", "TZ=UTC")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %q in %s: %v\n%s%s", name, args, dir, err, out, &stderr)
+	}
+	return string(out)
+}
+
+// oddNames are names that only bytes can express, or that mean something to a
+// shell, to a torrent, or to us.
+var oddNames = []string{
+	"\xff\xfe not utf-8", "new\nline", "-dash", "--", " lead", "trail ", "two  spaces", "back\\slash", `quo"te'`, "tab\tand\rreturn",
+	".torrent", ".hidden", ".x.dcfs", ".pad", "pad", "Case", "case", "CASE", "ünïcode", "u\u0308nicode", "*?[a]", "$(id)", "\x01\x7f", "~", "...",
+	strings.Repeat("n", 255), strings.Repeat("\xe2\x82\xac", 85),
+}
+
+// tortureTree makes the tree as root. What a filesystem allows in a name, a
+// link or an attribute is in it at its limit.
+func tortureTree(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "torture")
+	r := rand.NewChaCha8([32]byte{3})
+	in := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name string, mode uint32, size int) {
+		b := make([]byte, size)
+		r.Read(b)
+		must(t, os.MkdirAll(filepath.Dir(in(name)), 0o755))
+		must(t, os.WriteFile(in(name), b, 0o600))
+		must(t, unix.Chmod(in(name), mode))
+	}
+	for i, name := range oddNames {
+		write("names/"+name, 0o644, i*100)
+		write("dirs/"+name+"/0", 0o644, i)
+	}
+	write(".pad/0", 0o644, 5) // as padding is called in the torrent
+	write(".pad/1", 0o644, 300_000)
+	write("release.torrent", 0o644, 77)
+	for m := range uint32(8) {
+		name := fmt.Sprintf("modes/%o", m<<9|0o751)
+		write(name, m<<9|0o751, 40)
+		must(t, os.Mkdir(in(name+".d"), 0o755))
+	}
+	write("modes/0", 0, 9)
+	write("large/aligned", 0o644, 3<<20+7)
+	write("empty/file", 0o444, 0)
+	must(t, os.MkdirAll(in("empty/dir/inner"), 0o700))
+	tortureLinks(t, in, write)
+	tortureHoles(t, in)
+	tortureAttributes(t, dir, in, write)
+	// Owners first: giving a file away takes its setuid bits and capabilities.
+	tortureOwners(t, in)
+	for m := range uint32(8) {
+		name := in(fmt.Sprintf("modes/%o", m<<9|0o751))
+		must(t, unix.Chmod(name, m<<9|0o751))
+		must(t, unix.Chmod(name+".d", m<<9|0o751))
+	}
+	tool(t, dir, "setcap", "cap_dac_read_search=ep", "cap/cat")
+	must(t, unix.Chmod(in("cap/id"), 0o6755))
+	tortureTimes(t, dir)
+	return dir
+}
+
+func tortureLinks(t *testing.T, in func(string) string, write func(string, uint32, int)) {
+	for name, target := range map[string]string{
+		"dangling": "no/such/thing", "absolute": "/etc/passwd", "up": "../../..", "self": "self", "slash": "/", "odd": "\xff\n ",
+		"long": strings.Repeat("x/", 2047) + "y", // 4,095 bytes: what the kernel takes
+	} {
+		must(t, os.MkdirAll(in("links"), 0o755))
+		must(t, os.Symlink(target, in("links/"+name)))
+	}
+	write("hard/one/a", 0o640, 12_345)
+	write("hard/two/x", 0o600, 0)
+	must(t, os.Link(in("hard/one/a"), in("hard/two/b")))
+	must(t, os.Link(in("hard/one/a"), in("a-first-name")))
+	must(t, os.Link(in("hard/two/x"), in("hard/one/empty")))
+}
+
+// tortureHoles makes files that are sparse in every way.
+func tortureHoles(t *testing.T, in func(string) string) {
+	must(t, os.MkdirAll(in("sparse"), 0o755))
+	for name, data := range map[string][]int64{"all": {}, "start": {15 << 20}, "middle": {0, 15 << 20}, "end": {0}, "both": {7 << 20}} {
+		f, err := os.Create(in("sparse/" + name))
+		must(t, err)
+		must(t, f.Truncate(16<<20))
+		for _, off := range data {
+			_, err := f.WriteAt(bytes.Repeat([]byte("data"), 1<<16), off)
+			must(t, err)
+		}
+		must(t, f.Close())
+	}
+	f, err := os.Create(in("sparse/odd-end"))
+	must(t, err)
+	_, err = f.WriteAt([]byte("x"), 5<<20)
+	must(t, err)
+	must(t, f.Truncate(9<<20+1))
+	must(t, f.Close())
+}
+
+func tortureAttributes(t *testing.T, dir string, in func(string) string, write func(string, uint32, int)) {
+	write("attr/file", 0o644, 10)
+	write("attr/read-only", 0o444, 10)
+	must(t, os.MkdirAll(in("attr/dir"), 0o755))
+	must(t, os.Symlink("file", in("attr/link")))
+	set := func(name, value string, files ...string) {
+		tool(t, dir, "setfattr", append([]string{"-h", "-n", name, "-v", value}, files...)...)
+	}
+	set("user.text", "value", "attr/file", "attr/read-only", "attr/dir", ".")
+	set("user.empty", "", "attr/file")
+	set("user.binary", "0x00ff0a22", "attr/file")
+	set("user.large", "0x"+strings.Repeat("ab", 2000), "attr/read-only")
+	set("trusted.link", "on a symlink", "attr/link")
+	write("acl/file", 0o640, 10)
+	must(t, os.MkdirAll(in("acl/dir"), 0o750))
+	tool(t, dir, "setfacl", "-m", "u:1234:rwx,g:99:r--,u:0:r--,m::r-x", "acl/file")
+	tool(t, dir, "setfacl", "-m", "u:1234:rwx,d:u:77:r-x,d:g::---,d:o::---", "acl/dir")
+	write("acl/dir/inherits", 0o600, 10)
+	for _, name := range []string{"cat", "id"} {
+		path, err := exec.LookPath(name)
+		must(t, err)
+		body, err := os.ReadFile(path)
+		must(t, err)
+		must(t, os.MkdirAll(in("cap"), 0o755))
+		must(t, os.WriteFile(in("cap/"+name), body, 0o755))
+	}
+}
+
+func tortureOwners(t *testing.T, in func(string) string) {
+	for i, name := range []string{
+		"modes", "modes/751", "names/-dash", "empty/dir", "empty/file", "links/dangling", "links/up", "sparse/all",
+		"hard/one/a", "attr/dir", "cap/id", "modes/6751", "modes/2751.d",
+	} {
+		must(t, os.Lchown(in(name), 1000+i, 65533-i))
+	}
+	must(t, os.Lchown(in("links/long"), 1<<32-2, 1<<32-2))
+	must(t, os.Lchown(in("cap/id"), 4321, 4322))
+}
+
+// tortureTimes gives every entry a time of its own: before the epoch, in the
+// far future, with all nine digits.
+func tortureTimes(t *testing.T, dir string) {
+	var paths []string
+	must(t, filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+		paths = append(paths, p)
+		return err
+	}))
+	seconds := []int64{-1, -1_000_000_000, 0, 1, 1_234_567_890, 2_147_483_648, 4_294_967_296, 7_258_118_400}
+	for i, p := range slices.Backward(paths) {
+		at := unix.Timespec{Sec: seconds[i%len(seconds)] - int64(i/len(seconds)), Nsec: 123_456_789 + int64(i)}
+		if i%7 == 0 {
+			at.Nsec = 999_999_999
+		}
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
+	}
+}
+
+// judges compares two trees by attr, acl, libcap and mtree.
+func judges(t *testing.T, want, got string) {
+	t.Helper()
+	for _, j := range []struct {
+		name, separator string
+		command         []string
+	}{
+		{"getfattr", "\n\n", []string{"getfattr", "-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."}},
+		{"getfacl", "\n\n", []string{"getfacl", "-R", "-P", "-n", "."}},
+		{"getcap", "\n", []string{"getcap", "-r", "."}},
+	} {
+		var lists [2][]string
+		for i, dir := range []string{want, got} {
+			lists[i] = strings.Split(strings.TrimSpace(tool(t, dir, j.command[0], j.command[1:]...)), j.separator)
+			slices.Sort(lists[i])
+		}
+		if len(lists[0]) < 2 && j.name != "getcap" || lists[0][0] == "" {
+			t.Errorf("%s says nothing of the source: %q", j.name, lists[0])
+		}
+		if !slices.Equal(lists[0], lists[1]) {
+			t.Errorf("%s\nwant %q\n got %q", j.name, lists[0], lists[1])
+		}
+	}
+	// Sizes of directories are matters of the filesystem; nlink of theirs, too.
+	spec := tool(t, want, "mtree", "-c", "-p", want, "-k", "type,mode,uid,gid,link,sha256,size,time")
+	// What it says of the source itself, it says of all: it trips over
+	// directories with a newline and over long links.
+	own := mtree(t, spec, want)
+	for line := range strings.Lines(mtree(t, spec, got)) {
+		if !strings.Contains(own, line) {
+			t.Errorf("mtree: %.300s", strings.TrimSpace(line))
+		}
+	}
+	if strings.Count(spec, "sha256=") < 60 || strings.Count(own, "\n") > 8 {
+		t.Errorf("mtree does not understand the source: %.2000s", own)
+	}
+}
+
+// mtree returns in what a directory differs from a specification.
+func mtree(t *testing.T, spec, dir string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "mtree", "-p", dir)
+	cmd.Stdin, cmd.Dir = strings.NewReader(spec), dir
+	out, err := cmd.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		t.Fatalf("mtree: %v", err)
+	}
+	return string(out)
+}
+
+func linked(t *testing.T, dir string) {
+	t.Helper()
+	for _, names := range [][]string{{"hard/one/a", "hard/two/b", "a-first-name"}, {"hard/two/x", "hard/one/empty"}} {
+		want := lstat(t, filepath.Join(dir, names[0]))
+		for _, name := range names[1:] {
+			if st := lstat(t, filepath.Join(dir, name)); st.Ino != want.Ino || st.Nlink != uint64(len(names)) {
+				t.Errorf("%s: inode %d with %d names, want %d with %d", name, st.Ino, st.Nlink, want.Ino, len(names))
+			}
+		}
+	}
+}
+
+func lstat(t *testing.T, path string) unix.Stat_t {
+	t.Helper()
+	var st unix.Stat_t
+	must(t, unix.Lstat(path, &st))
+	return st
+}
+
+// sparse compares how much room files take.
+func sparse(t *testing.T, want, got string) {
+	t.Helper()
+	for _, name := range []string{"all", "start", "middle", "end", "both", "odd-end"} {
+		w, g := lstat(t, filepath.Join(want, "sparse", name)), lstat(t, filepath.Join(got, "sparse", name))
+		if w.Blocks*512 >= w.Size {
+			t.Errorf("sparse/%s has no holes in the source: the test shows nothing", name)
+		}
+		if g.Blocks > w.Blocks+16 {
+			t.Errorf("sparse/%s: %d blocks, %d in the source", name, g.Blocks, w.Blocks)
+		}
+		if a, b := holesOf(t, filepath.Join(want, "sparse", name)), holesOf(t, filepath.Join(got, "sparse", name)); a != b {
+			t.Errorf("sparse/%s: holes %s, want %s", name, b, a)
+		}
+	}
+}
+
+// holesOf lists the data of a file as lseek(2) tells it.
+func holesOf(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	var out []string
+	for off := int64(0); ; {
+		data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			return strings.Join(out, " ")
+		}
+		must(t, err)
+		hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+		must(t, err)
+		out, off = append(out, fmt.Sprintf("%d-%d", data, hole)), hole
+	}
+}
+
+// effective runs programs from the tree as nobody: a capability and setuid
+// have to work, and an ACL has to hold.
+func effective(t *testing.T, dir string) {
+	t.Helper()
+	as := func(uid string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "setpriv",
+			append([]string{"--reuid=" + uid, "--regid=" + uid, "--clear-groups", "--"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secret, []byte("for root"), 0o600))
+	if out, err := as("65534", filepath.Join(dir, "cap/cat"), secret); err != nil || out != "for root" {
+		t.Errorf("cap_dac_read_search has no effect: %v: %s", err, out)
+	}
+	if out, err := as("65534", filepath.Join(dir, "cap/id")); err != nil || !strings.Contains(out, "euid=4321") || !strings.Contains(out, "egid=4322") {
+		t.Errorf("setuid and setgid have no effect: %v: %s", err, out)
+	}
+	if out, err := as("1234", "/bin/cat", filepath.Join(dir, "acl/file")); err != nil {
+		t.Errorf("the ACL lets user 1234 read: %v: %s", err, out)
+	}
+	if out, err := as("1235", "/bin/cat", filepath.Join(dir, "acl/file")); err == nil {
+		t.Errorf("the ACL keeps user 1235 out: %q", out)
+	}
+}
+
+// flipped changes each kind of metadata on an entry of its own, and verify has
+// to name exactly these.
+func flipped(t *testing.T, n *node, release published, dest string) {
+	in := func(name string) string { return filepath.Join(dest, name) }
+	want := map[string]string{}
+	// spoil keeps the times of the entry and of its directory, and of those
+	// that it names.
+	spoil := func(line, name string, do func() error, more ...string) {
+		t.Helper()
+		var times []func() error
+		for _, p := range append(more, name, filepath.Dir(name)) {
+			st := lstat(t, in(p))
+			times = append(times, func() error {
+				at := []unix.Timespec{st.Atim, st.Mtim}
+				return unix.UtimesNanoAt(unix.AT_FDCWD, in(p), at, unix.AT_SYMLINK_NOFOLLOW)
+			})
+		}
+		must(t, do())
+		for _, restore := range times {
+			if err := restore(); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		}
+		want[fmt.Sprintf("%s: %q", line, name)] = line
+	}
+	run := func(args ...string) func() error {
+		return func() error { tool(t, dest, args[0], args[1:]...); return nil }
+	}
+	spoil("mode", "modes/751", run("chmod", "u-w", "modes/751"))
+	spoil("mode", "modes/4751", run("chmod", "u-s", "modes/4751"))
+	spoil("mode", "modes/2751.d", run("chmod", "g-s", "modes/2751.d"))
+	spoil("mode", "modes/1751.d", run("chmod", "-t", "modes/1751.d"))
+	spoil("owner", "names/-dash", run("chown", "-h", "1", "names/-dash"))
+	spoil("owner", "links/absolute", run("chown", "-h", ":1", "links/absolute"))
+	spoil("owner", "empty/dir", run("chown", "1:1", "empty/dir"))
+	spoil("target", "links/dangling", run("ln", "-sfn", "no/such/thinG", "links/dangling"))
+	must(t, os.Lchown(in("links/dangling"), 1005, 65528)) // as tortureOwners has it
+	spoil("xattr", "attr/file", run("setfattr", "-n", "user.text", "-v", "Value", "attr/file"))
+	spoil("xattr", "attr/dir", run("setfattr", "-x", "user.text", "attr/dir"))
+	spoil("xattr", "attr/link", run("setfattr", "-h", "-n", "trusted.link", "-v", "x", "attr/link"))
+	spoil("xattr", "names/case", run("setfattr", "-n", "user.new", "names/case"))
+	spoil("xattr", "cap/cat", run("setcap", "-r", "cap/cat"))
+	spoil("xattr", "acl/file", run("setfacl", "-n", "-m", "u:1234:r--", "acl/file"))
+	spoil("xattr", "acl/dir", run("setfacl", "-k", "acl/dir"))
+	spoil("links", "hard/two/b", run("sh", "-c", "cp -a hard/two/b h && mv h hard/two/b"), ".")
+	spoil("content", "large/aligned", func() error { return flip(in("large/aligned")) })
+	spoil("size", "names/pad", run("truncate", "-s", "+1", "names/pad"))
+	spoil("missing", "names/\xff\xfe not utf-8", run("rm", "names/\xff\xfe not utf-8"))
+	spoil("type", "empty/file", run("sh", "-c", "rm empty/file && mkfifo empty/file"))
+	must(t, os.WriteFile(in("empty/dir/inner/stranger"), nil, 0o600))
+	want[`extra: "empty/dir/inner/stranger"`] = "extra"
+	// The time of the inner directory has changed with it.
+	want[`mtime: "empty/dir/inner"`] = "mtime"
+	must(t, os.Chtimes(in(".pad/0"), time.Time{}, time.Unix(0, 1)))
+	want[`mtime: ".pad/0"`] = "mtime"
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, in("links/long"), []unix.Timespec{{}, {Nsec: 5}}, unix.AT_SYMLINK_NOFOLLOW))
+	want[`mtime: "links/long"`] = "mtime"
+
+	r := n.fails(65, []string{"is not the release"}, "verify", release.file, dest)
+	named := map[string]bool{}
+	for line := range strings.Lines(r.stdout) {
+		if end := strings.LastIndex(line, `": want`); end > 0 {
+			line = line[:end+1]
+		} else if end := strings.LastIndex(line, `" (`); end > 0 {
+			line = line[:end+1]
+		} else {
+			continue // the summary
+		}
+		named[line] = true
+		if want[line] == "" {
+			t.Errorf("verify names %s, which nobody touched", line)
+		}
+	}
+	for line := range want {
+		if !named[line] {
+			t.Errorf("verify does not name %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(r)
+	}
+}
+
+// TestUnpublishable: what no release can hold is refused with its path.
+func TestUnpublishable(t *testing.T) {
+	lab.Require(t, lab.Root)
+	l := lab.New(t, "origin")
+	o := newOrigin(t, l.Host("origin"))
+	for name, make := range map[string]func(string) error{
+		"FIFO":   func(p string) error { return unix.Mkfifo(p, 0o644) },
+		"device": func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, 1<<8|3) },
+		"socket": func(p string) error {
+			s, err := net.ListenUnix("unix", &net.UnixAddr{Name: p, Net: "unix"})
+			if err == nil {
+				s.SetUnlinkOnClose(false)
+				err = s.Close()
+			}
+			return err
+		},
+	} {
+		dir, err := os.MkdirTemp("", "dcfs-unpub-") // short: a socket's path is
+		must(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+		must(t, make(filepath.Join(dir, "d", "odd one")))
+		o.fails(65, []string{`"d/odd one"`, name, "exclude"}, "publish", dir, "--as", "odd-"+name, "--key", o.key+".key",
+			"--origin", o.url(), "--publish-token-file", o.token)
+		o.ok("publish", dir, "--as", "odd-"+name, "--key", o.key+".key", "--origin", o.url(), "--publish-token-file", o.token,
+			"--exclude", "odd one")
+	}
+}
+
+// TestOwner: --owner gives everything to one account, in the mount, in the
+// copy and before verify; others than root may only name themselves.
+func TestOwner(t *testing.T) {
+	lab.Require(t, metadataNeeds...)
+	l := lab.New(t, "origin", "a", "b")
+	o := newOrigin(t, l.Host("origin"))
+	source := tortureTree(t)
+	release := o.publish(source, "torture", "--exclude", "modes/0") // nobody could verify a file of mode 0
+	n := o.newNode(l.Host("a"))
+	p, mnt, dest := n.mountBeside(o, release, "--owner", "1000:2000")
+	for _, dir := range []string{mnt, dest} {
+		if out := tool(t, dir, "find", ".", "!", "(", "-uid", "1000", "-gid", "2000", ")"); out != "" {
+			t.Errorf("%s: not given to 1000:2000: %s", dir, out)
+		}
+		if out := tool(t, dir, "find", ".", "-perm", "/6000"); out != "" {
+			t.Errorf("%s: setuid or setgid of somebody else: %s", dir, out)
+		}
+		if out := tool(t, dir, "getcap", "-r", "."); !strings.Contains(out, "cap_dac_read_search") {
+			t.Errorf("%s: the capability is gone: %s", dir, out)
+		}
+		n.ok("verify", release.file, dir, "--owner", "1000:2000")
+		n.fails(65, nil, "verify", release.file, dir)
+	}
+	// All but modes, owners and times of directories, which the deleted one has changed.
+	must(t, os.Remove(filepath.Join(source, "modes/0")))
+	if out := tool(t, dest, "rsync", "-rlHXni", "--checksum", "--delete", source+"/", dest+"/"); out != "" {
+		t.Errorf("content: %s", out)
+	}
+	n.fails(64, []string{"--owner"}, "fetch", release.Version, filepath.Join(n.Releases(), "x"), "--origin", o.url(), "--owner", "nobody-here:0")
+	stop(t, p)
+	t.Run("not root", func(t *testing.T) { ownerOfNobody(t, o, o.newNode(l.Host("b")), release) })
+}
+
+// openUp lets everybody search the directories that lead to dir.
+func openUp(t *testing.T, dir string) {
+	t.Helper()
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if st := lstat(t, dir); st.Mode&0o005 != 0o005 {
+			must(t, os.Chmod(dir, 0o755))
+		}
+	}
+}
+
+func ownerOfNobody(t *testing.T, o *origin, n *node, release published) {
+	openUp(t, n.Dir)
+	for _, dir := range []string{n.State(), n.Run(), n.Releases()} {
+		must(t, os.Chown(dir, 65534, 65534))
+	}
+	nobody := func(args ...string) (string, int) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := n.Command(ctx, "setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", "--", n.bin}, args...)...)
+		cmd.Env = n.env()
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	dest := filepath.Join(n.Releases(), "torture")
+	fetch := []string{"fetch", release.Version, dest, "--origin", o.url(), "--linger", "0s"}
+	if out, code := nobody(append(fetch, "--owner", "0:0")...); code != 77 || !strings.Contains(out, "only root can give files away") {
+		t.Errorf("nobody gives to root: exit %d: %s", code, out)
+	}
+	out, code := nobody(append(fetch, "--owner", "65534:65534")...)
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	if out := tool(t, dest, "find", ".", "!", "(", "-uid", "65534", "-gid", "65534", ")"); out != "" {
+		t.Errorf("not given to nobody: %s", out)
+	}
+	if out := tool(t, dest, "find", ".", "-perm", "/6000"); out != "" {
+		t.Errorf("setuid or setgid of somebody else: %s", out)
+	}
+	if out, code := nobody("verify", release.file, dest); code != 0 {
+		t.Errorf("verify as nobody: exit %d: %s", code, out)
+	}
+	must(t, os.RemoveAll(dest))
+	// Without --owner, nobody keeps everything, too, and is told so.
+	if out, code := nobody(fetch...); code != 0 || !strings.Contains(out, "not root") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	n.fails(65, []string{"differences"}, "verify", release.file, dest)
+}
