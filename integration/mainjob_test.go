@@ -73,7 +73,7 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-const slowLink = "24mbit"
+const slowLink = "16mbit"
 
 // goTree is the tree of the Go toolchain that runs the test.
 func goTree(t *testing.T) string {

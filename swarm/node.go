@@ -50,6 +50,7 @@ type NodeConfig struct {
 // use.
 type Node struct {
 	client *torrent.Client
+	depth  *depth
 	log    *slog.Logger
 }
 
@@ -77,11 +78,14 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q: the port is no number from 0 to 65535", ErrListen, addr)
 	}
-	client, err := torrent.NewClient(clientConfig(cfg, host, int(port)))
+	n := &Node{depth: newDepth(), log: cfg.Log}
+	client := clientConfig(cfg, host, int(port))
+	n.depth.install(&client.Callbacks)
+	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
 	}
-	return &Node{client: client, log: cfg.Log}, nil
+	return n, nil
 }
 
 // clientConfig sets the library up for a data centre: plain TCP, short timers,
@@ -118,7 +122,6 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 	if cfg.DownRate > 0 {
 		c.DownloadRateLimiter = limiter(cfg.DownRate, downloadBurst)
 	}
-	c.Callbacks.ReadExtendedHandshake = capRequests
 	c.Bep20 = "-DC0001-"
 	c.ExtendedHandshakeClientVersion = clientName(cfg.Version)
 	c.HTTPUserAgent = clientName(cfg.Version)

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/anacrolix/torrent"
-	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"dcfs/cache/piece"
 )
@@ -66,17 +66,6 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 // the connection on more than 16 KiB.
 const requestLength = 16 << 10
 
-// requestsAhead bounds the requests that are outstanding at one peer. Peers
-// answer in order, so a demanded piece waits behind all of them; 1 MiB keeps a
-// 10 Gbit/s link within a data centre busy.
-const requestsAhead = 64
-
-func capRequests(_ *torrent.PeerConn, d *pp.ExtendedHandshakeMessage) {
-	if d.Reqq <= 0 || d.Reqq > requestsAhead {
-		d.Reqq = requestsAhead
-	}
-}
-
 // Prefetch sets what the pieces of r are wanted for when nobody reads them:
 // None, Background, Neighbour or Trace.
 func (s *Swarm) Prefetch(r piece.Range, u piece.Urgency) {
@@ -88,6 +77,9 @@ func (s *Swarm) Prefetch(r piece.Range, u piece.Urgency) {
 
 // Want raises the urgency of the pieces of r to at least u. It returns at once.
 func (s *Swarm) Want(r piece.Range, u piece.Urgency) {
+	if u == piece.Demand {
+		s.node.depth.demanded(time.Now())
+	}
 	s.each(r, func(i piece.Index) piece.Urgency { return max(s.now[i], u) })
 }
 
