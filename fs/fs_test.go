@@ -92,7 +92,7 @@ func TestEverythingIsThere(t *testing.T) {
 	s := mountAt(t, mp, Config{Tree: tr, Content: m, Version: "web-1", OnRead: func(tree.ID, int64, int) { reads.Add(1) }})
 	want := expect(tr, m)
 	var held, read int64
-	for round := range 2 {
+	for round := range 3 {
 		got := make(map[string]seen)
 		dec := json.NewDecoder(strings.NewReader(run(t, "list", mp)))
 		for dec.More() {
@@ -115,8 +115,9 @@ func TestEverythingIsThere(t *testing.T) {
 				t.Errorf("%q:\ngot  %+v\nwant %+v", p, g, w)
 			}
 		}
-		// The second time comes from the kernel's caches.
-		if h, r := s.raw.holds.total.Load(), reads.Load(); round == 0 {
+		// The last time comes from the kernel's caches. The readahead of the
+		// first may still come in during the second.
+		if h, r := s.raw.holds.total.Load(), reads.Load(); round < 2 {
 			held, read = h, r
 		} else if h != held || r != read {
 			t.Errorf("a warm walk looked up %d names and sent %d reads", h-held, r-read)
