@@ -92,7 +92,8 @@ func TestEverythingIsThere(t *testing.T) {
 	s := mountAt(t, mp, Config{Tree: tr, Content: m, Version: "web-1", OnRead: func(tree.ID, int64, int) { reads.Add(1) }})
 	want := expect(tr, m)
 	var held, read int64
-	for round := range 3 {
+	warm := false
+	for round := 0; round < 6 && !warm; round++ {
 		got := make(map[string]seen)
 		dec := json.NewDecoder(strings.NewReader(run(t, "list", mp)))
 		for dec.More() {
@@ -115,13 +116,15 @@ func TestEverythingIsThere(t *testing.T) {
 				t.Errorf("%q:\ngot  %+v\nwant %+v", p, g, w)
 			}
 		}
-		// The last time comes from the kernel's caches. The readahead of the
-		// first may still come in during the second.
-		if h, r := s.raw.holds.total.Load(), reads.Load(); round < 2 {
-			held, read = h, r
-		} else if h != held || r != read {
-			t.Errorf("a warm walk looked up %d names and sent %d reads", h-held, r-read)
-		}
+		// Readahead of an earlier walk may still come in, and the kernel may
+		// drop what it likes; but a walk can come wholly from its caches.
+		h, r := s.raw.holds.total.Load(), reads.Load()
+		t.Logf("round %d looked up %d names and sent %d reads", round, h-held, r-read)
+		warm = round > 0 && h == held && r == read
+		held, read = h, r
+	}
+	if !warm {
+		t.Error("no walk came from the kernel's caches")
 	}
 	checkMount(t, mp, tr)
 }
