@@ -75,11 +75,7 @@ func (l *life) enter(s control.State, why error) {
 		l.reason = why.Error()
 	}
 	l.mu.Unlock()
-	if why != nil {
-		l.log.Error("state", "state", s, "release", l.name(), "cause", why)
-	} else {
-		l.log.Info("state", "state", s, "release", l.name())
-	}
+	l.log.Info("state", "state", s, "release", l.name()) // who called Run tells why it failed
 	if l.cfg.OnState != nil {
 		l.cfg.OnState(s, l.Status())
 	}
