@@ -82,7 +82,9 @@ func (b *addressBook) infos() []torrent.PeerInfo {
 func (s *Swarm) offer(ctx context.Context, peers []string, book *addressBook) {
 	tick := time.NewTicker(reoffer)
 	defer tick.Stop()
+	var silence stall
 	for {
+		s.unstall(&silence)
 		for _, p := range peers {
 			for _, a := range resolve(ctx, p) {
 				s.t.AddPeers([]torrent.PeerInfo{{Addr: net.TCPAddrFromAddrPort(a), Source: torrent.PeerSourceDirect}})
