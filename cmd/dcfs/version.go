@@ -24,20 +24,27 @@ func versionCommand() *cli.Command {
 	}
 }
 
-// buildVersion is the module's version and the commit, as Go recorded them.
-func buildVersion() (version, commit string) {
-	version, commit = "(devel)", "(unknown commit)"
+// version is set by the linker; see the Makefile.
+var version string
+
+// buildVersion is the version that the linker or the module was given, and the
+// commit as Go recorded it.
+func buildVersion() (name, commit string) {
+	name, commit = "(devel)", "(unknown commit)"
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return version, commit
+	if ok && info.Main.Version != "" {
+		name = info.Main.Version
 	}
-	if info.Main.Version != "" {
-		version = info.Main.Version
+	if version != "" {
+		name = version
+	}
+	if !ok {
+		return name, commit
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
 			commit = s.Value
 		}
 	}
-	return version, commit
+	return name, commit
 }
