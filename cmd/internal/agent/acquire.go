@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"dcfs/cmd/internal/catalog"
 	"dcfs/fs"
+	"dcfs/fs/activate"
 	"dcfs/fs/durable"
 	"dcfs/fs/materialise"
 	"dcfs/fs/release"
@@ -30,12 +32,29 @@ func (l *life) preflight(ctx context.Context) error {
 	if l.cfg.Mountpoint != "" && l.cfg.Mountpoint == l.cfg.Dest {
 		return fmt.Errorf("%w: --dest and MOUNTPOINT are both %s: give the copy a place of its own", ErrConfig, l.cfg.Dest)
 	}
-	if l.cfg.Mountpoint == "" {
-		return nil
+	if err := l.checkLink(); err != nil || l.cfg.Mountpoint == "" {
+		return err
+	}
+	for flag, path := range map[string]string{"--dest": l.cfg.Dest, "--activate": l.cfg.Activate} {
+		if path != "" && (within(path, l.cfg.Mountpoint) || within(l.cfg.Mountpoint, path)) {
+			return fmt.Errorf("%w: %s %s and MOUNTPOINT %s lie in one another: give each a place of its own",
+				ErrConfig, flag, path, l.cfg.Mountpoint)
+		}
 	}
 	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
 	l.place = place
 	return err
+}
+
+// checkLink refuses early what could not be swapped at the end.
+func (l *life) checkLink() error {
+	if l.cfg.Activate == "" {
+		return nil
+	}
+	if st, err := os.Lstat(l.cfg.Activate); err == nil && st.Mode()&os.ModeSymlink == 0 {
+		return fmt.Errorf("%w: %s; move it away or choose another --activate", activate.ErrNotLink, l.cfg.Activate)
+	}
+	return nil
 }
 
 // openNode listens for peers. It comes first because a magnet's metadata is

@@ -169,3 +169,22 @@ func TestFetchRefuses(t *testing.T) {
 		t.Errorf("unsigned and allowed: %v", err)
 	}
 }
+
+// A copy that was finished once and has changed since is never called whole.
+func TestDamagedCopyIsRefused(t *testing.T) {
+	s := newSite(t)
+	s.publish("v", s.path("trusted", "k.key"), map[string]string{"a": "hello", "b": "world"})
+	dest, link := s.path("copy"), s.path("link")
+	if _, err := s.fetch("v", dest, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dest, "a"), []byte("HELLO"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.fetch("v", dest, func(c *agent.Config) { c.Activate = link }); !errors.Is(err, materialise.ErrForeign) {
+		t.Errorf("a damaged copy: %v", err)
+	}
+	if _, err := os.Lstat(link); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link was swapped to a damaged copy (%v)", err)
+	}
+}

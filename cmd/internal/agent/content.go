@@ -131,6 +131,7 @@ func (l *life) claimed() *piece.Set {
 }
 
 func (l *life) onLost(i piece.Index) {
+	l.damaged.Store(true)
 	l.mu.Lock()
 	ready := l.ready
 	l.mu.Unlock()

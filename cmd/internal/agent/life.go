@@ -17,6 +17,7 @@ import (
 	"dcfs/cmd/internal/control"
 	"dcfs/fs"
 	"dcfs/fs/activate"
+	"dcfs/fs/materialise"
 	"dcfs/fs/prefetch"
 	"dcfs/fs/release"
 	"dcfs/fs/reuse"
@@ -41,6 +42,7 @@ type life struct {
 	server   *fs.Server
 	trace    *prefetch.Recorder
 	left     sync.Once                   // the swarm
+	damaged  atomic.Bool                 // a piece that was on the disk was not right
 	local    atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
 	reusing  atomic.Bool                 // while it is being taken
 
@@ -181,9 +183,6 @@ func (l *life) live(ctx context.Context) error {
 		return err
 	}
 	l.enter(control.Materialised, nil)
-	if err := l.handOver(); err != nil {
-		return err
-	}
 	if l.cfg.Activate != "" {
 		previous, err := activate.Swap(l.cfg.Activate, l.cfg.Dest, activate.Options{
 			State: l.cfg.State, Allowed: func(string) error { return nil }, // it was finished just now
@@ -193,6 +192,10 @@ func (l *life) live(ctx context.Context) error {
 		}
 		l.log.Info("activated", "link", l.cfg.Activate, "target", l.cfg.Dest, "previous", previous)
 	}
+	// After the swap: a life that fails leaves no mount behind.
+	if err := l.handOver(); err != nil {
+		return err
+	}
 	l.linger(ctx)
 	return l.finish(ctx)
 }
@@ -200,7 +203,7 @@ func (l *life) live(ctx context.Context) error {
 // materialise makes the real copy stand under its final name.
 func (l *life) materialise(ctx context.Context) error {
 	if l.whole {
-		return nil
+		return l.checkStanding()
 	}
 	if err := l.store.Flush(ctx); err != nil {
 		return l.orStopped(ctx, err)
@@ -208,8 +211,18 @@ func (l *life) materialise(ctx context.Context) error {
 	return l.orStopped(ctx, l.disk.Finish(ctx))
 }
 
+// checkStanding refuses a copy that stood already and proved damaged: a
+// finished release is never written to.
+func (l *life) checkStanding() error {
+	if !l.whole || !l.damaged.Load() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s was finished as %s and has changed since; see what differs and mend it: dcfs verify %s %s --repair",
+		materialise.ErrForeign, l.cfg.Dest, l.rel.Name, l.cfg.Release, l.cfg.Dest)
+}
+
 func (l *life) orStopped(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
 		return fmt.Errorf("%w: start again to resume", ErrStopped)
 	}
 	return err

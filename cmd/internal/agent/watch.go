@@ -53,6 +53,9 @@ type watch struct {
 }
 
 func (w *watch) check(now time.Time) error {
+	if err := w.life.checkStanding(); err != nil {
+		return err
+	}
 	st := w.life.swarm.Stats()
 	w.reached = w.reached || st.Peers > 0
 	if !w.reached && now.After(w.deadline) && w.life.store.Stats().Claimed == 0 && !w.life.reusing.Load() {
