@@ -241,6 +241,9 @@ func parseAnswer(body []byte) (announceAnswer, error) {
 		Peers    bencode.Bytes `bencode:"peers"`
 		Peers6   string        `bencode:"peers6"`
 	}
+	if err := shallow(body); err != nil {
+		return announceAnswer{}, fmt.Errorf("the tracker's answer is malformed: %w", err)
+	}
 	if err := bencode.Unmarshal(body, &raw); err != nil {
 		return announceAnswer{}, fmt.Errorf("the tracker's answer is malformed: %w", err)
 	}

@@ -81,6 +81,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	n := &Node{depth: newDepth(), log: cfg.Log}
 	client := clientConfig(cfg, host, int(port))
 	n.depth.install(&client.Callbacks)
+	guardMessages(&client.Callbacks)
 	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
