@@ -15,10 +15,9 @@ import (
 
 const hashSize = sha1.Size
 
-// hasher is the state of one run. Workers take turns to read the next slab of
-// the stream, and each hashes what it read while another reads: its bytes are
-// then still in the processor's cache. A piece or file that spans slabs has a
-// chain. The slabs bound what is in flight.
+// hasher is the state of one run. Each worker reads slabs of the stream and
+// hashes what it read: its bytes are then still in the processor's cache. A
+// piece or file that spans slabs has a chain. The slabs bound what is in flight.
 type hasher struct {
 	cfg   Config
 	slabs piece.Layout // the stream cut into slabs, each a piece or a part of one
@@ -26,9 +25,11 @@ type hasher struct {
 	free  chan *slab  // has room for all
 	ready chan *chain // chains that wait for a worker; has room for all that can be
 
-	mu        sync.Mutex // guards the reading, which goes in the order of the stream
-	src       *source
-	next      piece.Index // slab
+	mu        sync.Mutex
+	next      piece.Index // slab that is read next
+	turn      piece.Index // slab that is taken apart next: that goes in the order of the stream
+	turned    *sync.Cond  // turn has changed, or failed
+	failed    bool        // there will be no further turns
 	openPiece *chain      // of the piece that goes on in the next slab
 	openFile  *chain      // of the file that goes on in the next slab
 
@@ -53,6 +54,8 @@ func (h *hasher) release(b *slab) {
 // work is a worker: it serves chains first, because that of a huge file is the
 // longest way to the end, and reads slabs until there are none.
 func (h *hasher) work(ctx context.Context) error {
+	src := newSource(h.cfg)
+	defer src.close()
 	for more := true; more; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -64,7 +67,7 @@ func (h *hasher) work(ctx context.Context) error {
 		case c := <-h.ready:
 			c.run()
 		case b := <-h.free:
-			job, err := h.read(b)
+			job, err := h.read(src, b)
 			if err != nil {
 				return err
 			}
@@ -96,21 +99,49 @@ func (h *hasher) drain() {
 }
 
 // read fills b with the next slab and says what to do with it; nil when all of
-// the stream has been read.
-func (h *hasher) read(b *slab) (*job, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if int(h.next) == h.slabs.Count() {
+// the stream has been read, or will not be. Workers read at the same time, each
+// with a source of its own, because opening many small files takes longer than
+// hashing them; then they take their turns.
+func (h *hasher) read(src *source, b *slab) (*job, error) {
+	i, ok := h.begin()
+	if !ok {
 		return nil, nil
 	}
 	if b.data == nil {
 		b.data = make([]byte, min(h.slabs.Length, h.slabs.Total))
 	}
-	b.start, b.data = h.slabs.Offset(h.next), b.data[:h.slabs.Size(h.next)]
-	if err := h.src.fill(b.data, b.start); err != nil {
+	b.start, b.data = h.slabs.Offset(i), b.data[:h.slabs.Size(i)]
+	err := src.fill(b.data, b.start)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.turn != i && !h.failed {
+		h.turned.Wait()
+	}
+	if err == nil && !h.failed {
+		err = src.settle() // all slabs before this one have been read by now
+	}
+	h.turned.Broadcast()
+	if err != nil || h.failed {
+		h.failed = true
 		return nil, err
 	}
+	h.turn++
+	return h.split(b), nil
+}
+
+// begin gives the caller the next slab to read.
+func (h *hasher) begin() (piece.Index, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failed || int(h.next) == h.slabs.Count() {
+		return 0, false
+	}
 	h.next++
+	return h.next - 1, true
+}
+
+// split takes a slab apart. h.mu is held.
+func (h *hasher) split(b *slab) *job {
 	if h.cfg.Progress != nil {
 		h.cfg.Progress(b.start+int64(len(b.data)), h.slabs.Total)
 	}
@@ -118,7 +149,7 @@ func (h *hasher) read(b *slab) (*job, error) {
 	j := &job{h: h, slab: b}
 	h.splitPiece(j)
 	h.splitFiles(j)
-	return j, nil
+	return j
 }
 
 // splitPiece has the slab's piece hashed: with the slab if it is one, else as

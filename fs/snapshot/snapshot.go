@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -88,12 +89,11 @@ func Hash(ctx context.Context, cfg Config) (Result, error) {
 		slabs:  piece.Layout{Total: cfg.Tree.Total(), Length: size},
 		free:   make(chan *slab, flight),
 		ready:  make(chan *chain, partsPerSlab*flight),
-		src:    newSource(cfg),
 		pieces: make([]byte, piece.Layout{Total: cfg.Tree.Total(), Length: length}.Count()*hashSize),
 		sums:   make([][sha256.Size]byte, cfg.Tree.Len()),
 	}
 	h.weak = make([]uint32, len(h.pieces)/hashSize)
-	defer h.src.close()
+	h.turned = sync.NewCond(&h.mu)
 	for range flight {
 		h.free <- &slab{} // its memory comes with its first use
 	}
@@ -112,5 +112,5 @@ func (h *hasher) run(ctx context.Context, workers int) error {
 		return err
 	}
 	none := sha256.Sum256(nil)
-	return h.src.checkEmpties(func(id tree.ID) { h.sums[id] = none })
+	return newSource(h.cfg).checkEmpties(func(id tree.ID) { h.sums[id] = none })
 }

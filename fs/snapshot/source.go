@@ -15,8 +15,12 @@ import (
 	"dcfs/fs/tree"
 )
 
-// source reads the payload stream from the scanned directory, forwards only.
-// It is for one goroutine.
+// source reads the payload stream from the scanned directory, best forwards. It
+// is for one goroutine.
+//
+// It works with bare descriptors: half a million small files are opened, read,
+// looked at and closed with one system call each, where an os.File takes two
+// more to find out that a regular file cannot be polled.
 type source struct {
 	root  *os.Root
 	tree  *tree.Tree
@@ -27,74 +31,139 @@ type source struct {
 	dirID tree.ID
 	dir   *os.File
 
-	fileID tree.ID
-	file   *os.File
+	file  handle // the file that goes on behind what was filled last
+	ended handle // the file that came from before that and ended in it
+}
+
+// handle is an open file; id is None when there is none.
+type handle struct {
+	id tree.ID
+	fd int
+}
+
+func (f *handle) close() {
+	if f.id != tree.None {
+		unix.Close(f.fd)
+	}
+	f.id = tree.None
 }
 
 func newSource(cfg Config) *source {
-	return &source{root: cfg.Root, tree: cfg.Tree, check: cfg.Check, dirID: tree.None, fileID: tree.None}
+	return &source{root: cfg.Root, tree: cfg.Tree, check: cfg.Check, dirID: tree.None,
+		file: handle{id: tree.None}, ended: handle{id: tree.None}}
 }
 
 func (s *source) close() {
-	if s.file != nil {
-		s.file.Close()
-	}
+	s.file.close()
+	s.ended.close()
 	if s.dir != nil {
 		s.dir.Close()
 	}
-	s.file, s.dir, s.fileID, s.dirID = nil, nil, tree.None, tree.None
+	s.dir, s.dirID = nil, tree.None
 }
 
-// fill reads the stream from off into p, which lies in it whole.
+// fill reads the stream from off into p, which lies in it whole. Files that
+// lie in p whole are checked; for one that ends in p and began before it,
+// settle does that, once all of it has been read.
 func (s *source) fill(p []byte, off int64) error {
 	for x := range s.tree.Extents(off, int64(len(p))) {
 		run := p[x.Start-off:][:x.Length]
 		if x.File == tree.None {
 			clear(run)
-		} else if err := s.read(x, run); err != nil {
+			continue
+		}
+		var err error
+		if _, size := s.tree.Span(x.File); x.Length == size {
+			err = s.readWhole(x.File, run)
+		} else {
+			err = s.readPart(x, run, size)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read reads the extent x of a file into p, and checks the file at its end.
-func (s *source) read(x tree.Extent, p []byte) error {
-	if s.fileID != x.File {
-		if err := s.open(x.File); err != nil {
+// settle checks the file that ended in what was filled last, if it began
+// before that.
+func (s *source) settle() error {
+	if s.ended.id == tree.None {
+		return nil
+	}
+	defer s.ended.close()
+	return s.examine(s.ended)
+}
+
+// readWhole reads a file at once. One look at it is enough, after the last
+// byte: a change at any time since the scan shows then.
+func (s *source) readWhole(id tree.ID, p []byte) error {
+	f, err := s.open(id)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if err := s.pread(f, p, 0); err != nil {
+		return err
+	}
+	return s.examine(f)
+}
+
+// readPart reads a part of a file that is larger than what is filled at once.
+func (s *source) readPart(x tree.Extent, p []byte, size int64) error {
+	if s.file.id != x.File {
+		s.file.close()
+		f, err := s.open(x.File)
+		if err != nil {
+			return err
+		}
+		s.file = f
+		if err := s.examine(f); err != nil {
 			return err
 		}
 	}
-	if _, err := s.file.ReadAt(p, x.Offset); errors.Is(err, io.EOF) {
-		return s.changed(x.File, "it is shorter now")
-	} else if err != nil {
-		return fmt.Errorf("reading %q: %w", s.tree.Path(x.File), err)
+	if err := s.pread(s.file, p, x.Offset); err != nil {
+		return err
 	}
-	if _, size := s.tree.Span(x.File); x.Offset+x.Length < size {
-		return nil
+	if x.Offset+x.Length == size {
+		s.ended.close()
+		s.ended, s.file = s.file, handle{id: tree.None}
 	}
-	err := s.examine(x.File)
-	s.file.Close()
-	s.file, s.fileID = nil, tree.None
-	return err
+	return nil
 }
 
-// open makes id the current file. The name is opened without following a
-// symlink and without waiting for a FIFO.
-func (s *source) open(id tree.ID) error {
-	if s.file != nil {
-		s.file.Close()
-		s.file, s.fileID = nil, tree.None
+// pread fills p from off of a file. When it cannot, that the file is another
+// now says more than the error.
+func (s *source) pread(f handle, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pread(f.fd, p, off)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			if changed := s.examine(f); changed != nil {
+				return changed
+			}
+			return fmt.Errorf("reading %q: %w", s.tree.Path(f.id), err)
+		case n == 0:
+			return s.changed(f.id, "it is shorter now")
+		}
+		p, off = p[n:], off+int64(n)
 	}
+	return nil
+}
+
+// open opens a file by its name, without following a symlink and without
+// waiting for a FIFO.
+func (s *source) open(id tree.ID) (handle, error) {
 	if err := s.enter(s.tree.Parent(id)); err != nil {
-		return s.gone(id, err)
+		return handle{}, s.gone(id, err)
 	}
 	fd, err := openat(int(s.dir.Fd()), s.tree.Name(id))
 	if err != nil {
-		return s.gone(id, err)
+		return handle{}, s.gone(id, err)
 	}
-	s.file, s.fileID = os.NewFile(uintptr(fd), s.tree.Name(id)), id
-	return s.examine(id)
+	return handle{id, fd}, nil
 }
 
 func openat(dir int, name string) (fd int, err error) {
@@ -122,13 +191,13 @@ func (s *source) enter(id tree.ID) error {
 	return nil
 }
 
-// examine holds the open file against what was scanned.
-func (s *source) examine(id tree.ID) error {
-	info, err := s.file.Stat()
-	if err != nil {
-		return fmt.Errorf("reading %q: %w", s.tree.Path(id), err)
+// examine holds an open file against what was scanned.
+func (s *source) examine(f handle) error {
+	info := stat{name: s.tree.Name(f.id)}
+	if err := syscall.Fstat(f.fd, &info.st); err != nil {
+		return fmt.Errorf("reading %q: %w", s.tree.Path(f.id), err)
 	}
-	return s.compare(id, info)
+	return s.compare(f.id, &info)
 }
 
 func (s *source) compare(id tree.ID, info fs.FileInfo) error {
@@ -215,7 +284,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 		}
 		return 0, r.err
 	}
-	if r.err = r.src.fill(p[:n], r.off); r.err != nil {
+	if r.err = r.src.fill(p[:n], r.off); r.err == nil {
+		r.err = r.src.settle()
+	}
+	if r.err != nil {
 		return 0, r.err
 	}
 	r.off += n

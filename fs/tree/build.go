@@ -160,8 +160,8 @@ func (b *builder) add(p string, parent ID, n *Node) error {
 		out.size = int64(len(n.Target))
 	case File:
 		if n.Link == "" {
-			b.t.sums = append(b.t.sums, n.Sum)
-			out.sum = uint32(len(b.t.sums))
+			b.t.sums = append(b.t.sums, n.Sum[:]...)
+			out.sum = uint32(len(b.t.sums) / digest)
 		}
 	case Dir:
 		out.size = 0
@@ -242,10 +242,11 @@ func (b *builder) countSubdirs() {
 // a file, the empty ones included, in the order of their IDs.
 func (t *Tree) WithSums(sum func(ID) [32]byte) *Tree {
 	out := *t
-	out.sums = make([][32]byte, len(t.sums))
+	out.sums = make([]byte, len(t.sums))
 	for i := range t.nodes {
 		if n := t.nodes[i].sum; n != 0 {
-			out.sums[n-1] = sum(ID(i))
+			s := sum(ID(i))
+			copy(out.sums[int(n-1)*digest:], s[:])
 		}
 	}
 	return &out

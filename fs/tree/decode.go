@@ -13,7 +13,7 @@ import (
 // bounded by its length and by the bounds of the model, the result has passed
 // every check of the model, and columns that Encode would have written in
 // another way are refused, so that one tree has one encoding. Errors wrap
-// ErrInvalid. The tree keeps nothing of b.
+// ErrInvalid. The tree keeps b for its digests: b must not change.
 func Decode(b []byte) (*Tree, error) {
 	columns, digests, err := unpack(b)
 	if err != nil {

@@ -155,8 +155,8 @@ func (d *decoder) gap(last int, left *int) (at int, length int64) {
 	return at, length
 }
 
-// digests gives each file its own. They are taken as they are: any 32 bytes
-// may be a digest.
+// digests gives each file its own. They are taken as they are, because any 32
+// bytes may be a digest, and where they are, because they are most of a tree.
 func (d *decoder) digests(b []byte) error {
 	files := 0
 	d.inodes(func(_ ID, n *node) {
@@ -169,10 +169,7 @@ func (d *decoder) digests(b []byte) error {
 	if len(b) != files*digest && int64(len(b)) != int64(files)*digest+4*weak {
 		return fmt.Errorf("%d bytes of digests for %d files and %d weak sums", len(b), files, weak)
 	}
-	d.t.sums = make([][digest]byte, files)
-	for i := range d.t.sums {
-		copy(d.t.sums[i][:], b[i*digest:])
-	}
+	d.t.sums = b[: files*digest : files*digest]
 	for b = b[files*digest:]; len(b) > 0; b = b[4:] {
 		d.t.weak = append(d.t.weak, binary.BigEndian.Uint32(b))
 	}

@@ -304,10 +304,10 @@ func (e *encoder) padding() {
 }
 
 func (e *encoder) digests() []byte {
-	out := make([]byte, 0, digest*len(e.t.sums))
+	out := make([]byte, 0, len(e.t.sums)+4*len(e.t.weak))
 	e.inodes(func(_ ID, n *node) {
 		if n.sum != 0 {
-			out = append(out, e.t.sums[n.sum-1][:]...)
+			out = append(out, e.t.sums[int(n.sum-1)*digest:][:digest]...)
 		}
 	})
 	for _, w := range e.t.weak {

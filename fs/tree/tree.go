@@ -77,11 +77,11 @@ type Tree struct {
 	names  string // all names one after the other
 	owners []owner
 	extras []extra
-	sums   [][32]byte // one per inode with content, by node.sum
-	weak   []uint32   // see WeakSums; nil for none
-	order  []ID       // inodes with content in the order of the stream
-	total  int64      // bytes of the stream, padding at its end included
-	piece  int64      // piece length the stream is laid out for
+	sums   []byte   // a digest for each inode that is a file, by node.sum
+	weak   []uint32 // see WeakSums; nil for none
+	order  []ID     // inodes with content in the order of the stream
+	total  int64    // bytes of the stream, padding at its end included
+	piece  int64    // piece length the stream is laid out for
 }
 
 // node is the packed form of an Entry: half a million of them have to fit
@@ -159,7 +159,7 @@ func (t *Tree) Entry(id ID) Entry {
 		Mtime: n.mtime, Size: n.size, Inode: own.inode, Links: n.links, Offset: n.offset,
 	}
 	if n.sum != 0 {
-		e.Sum = t.sums[n.sum-1]
+		e.Sum = [digest]byte(t.sums[int(n.sum-1)*digest:])
 	}
 	if n.extra != 0 {
 		x := &t.extras[n.extra-1]
