@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,10 +24,12 @@ import (
 // longer than a whole deployment. This one asks again after a second while
 // there is nobody to fetch from, and keeps to the tracker's interval otherwise.
 const (
-	firstRetry   = time.Second
-	maxInterval  = 2 * time.Minute
-	announceTime = 5 * time.Second // one request to one tracker
-	goodbyeTime  = time.Second
+	firstRetry  = time.Second
+	maxInterval = 2 * time.Minute
+	// defaultInterval is taken when a tracker names none.
+	defaultInterval = 15 * time.Second
+	announceTime    = 5 * time.Second // one request to one tracker
+	goodbyeTime     = time.Second
 	// reoffer is how often known peers are offered to the library again: it
 	// never dials by itself a peer whose dial failed once.
 	reoffer = 2 * time.Second
@@ -35,19 +39,31 @@ const (
 	numWant  = 50
 )
 
+// trackerClient keeps no connection between announces, which are far apart, so
+// that nothing is left when a swarm ends.
 var trackerClient = &http.Client{
+	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
 // start begins to announce to the trackers and to offer peers.
 func (s *Swarm) start(trackers, peers []string) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(s.node.open)
 	s.stop = cancel
 	book := &addressBook{seen: make(map[netip.AddrPort]bool)}
 	for _, tr := range trackers {
-		s.announce.Go(func() { s.announceTo(ctx, tr, book) })
+		s.task(func() { s.announceTo(ctx, tr, book) })
 	}
-	s.announce.Go(func() { s.offer(ctx, peers, book) })
+	s.task(func() { s.offer(ctx, peers, book) })
+}
+
+// task runs f until the swarm is left; both Leave and Node.Close wait for it.
+func (s *Swarm) task(f func()) {
+	s.announce.Add(1)
+	s.node.tasks.Go(func() {
+		defer s.announce.Done()
+		f()
+	})
 }
 
 // addressBook remembers the peers that trackers named.
@@ -67,14 +83,10 @@ func (b *addressBook) add(list []netip.AddrPort) {
 	}
 }
 
-func (b *addressBook) infos() []torrent.PeerInfo {
+func (b *addressBook) list() []netip.AddrPort {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make([]torrent.PeerInfo, 0, len(b.seen))
-	for a := range b.seen {
-		out = append(out, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(a), Source: torrent.PeerSourceTracker})
-	}
-	return out
+	return slices.Collect(maps.Keys(b.seen))
 }
 
 // offer gives all known peers to the library every few seconds while pieces
@@ -85,13 +97,12 @@ func (s *Swarm) offer(ctx context.Context, peers []string, book *addressBook) {
 	var silence stall
 	for {
 		s.unstall(&silence)
+		s.recheckDoubts()
 		for _, p := range peers {
-			for _, a := range resolve(ctx, p) {
-				s.t.AddPeers([]torrent.PeerInfo{{Addr: net.TCPAddrFromAddrPort(a), Source: torrent.PeerSourceDirect}})
-			}
+			s.add(torrent.PeerSourceDirect, resolve(ctx, p))
 		}
-		if s.t.Info() == nil || s.t.BytesMissing() > 0 {
-			s.t.AddPeers(book.infos())
+		if s.missing() > 0 {
+			s.add(torrent.PeerSourceTracker, book.list())
 		}
 		select {
 		case <-ctx.Done():
@@ -127,7 +138,7 @@ func resolve(ctx context.Context, hostPort string) []netip.AddrPort {
 func (s *Swarm) announceTo(ctx context.Context, tracker string, book *addressBook) {
 	event, retry, completed := "started", firstRetry, false
 	for {
-		left := s.left()
+		left := s.missing()
 		if left == 0 && !completed && event == "" {
 			event = "completed"
 		}
@@ -136,7 +147,7 @@ func (s *Swarm) announceTo(ctx context.Context, tracker string, book *addressBoo
 		switch {
 		case err == nil:
 			book.add(answer.peers)
-			s.t.AddPeers(book.infos())
+			s.add(torrent.PeerSourceTracker, answer.peers)
 			completed, event = completed || left == 0, ""
 			wait = answer.interval
 			if left != 0 && s.Stats().Peers == 0 {
@@ -151,10 +162,10 @@ func (s *Swarm) announceTo(ctx context.Context, tracker string, book *addressBoo
 			break
 		}
 	}
-	if event != "started" { // never announced: nothing to take back
+	if event != "started" && s.node.open.Err() == nil { // else nothing to take back, or no time
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
 		defer cancel()
-		_, _ = s.ask(ctx, tracker, "stopped", s.left())
+		_, _ = s.ask(ctx, tracker, "stopped", s.missing())
 	}
 }
 
@@ -177,8 +188,8 @@ func (s *Swarm) sleep(ctx context.Context, d time.Duration, untilComplete bool) 
 	return ctx.Err() == nil
 }
 
-// left returns the bytes still missing; 1 when nobody knows yet.
-func (s *Swarm) left() int64 {
+// missing returns the bytes still missing; 1 when nobody knows yet.
+func (s *Swarm) missing() int64 {
 	if s.t.Info() == nil {
 		return 1
 	}
@@ -241,17 +252,20 @@ func parseAnswer(body []byte) (announceAnswer, error) {
 		Peers    bencode.Bytes `bencode:"peers"`
 		Peers6   string        `bencode:"peers6"`
 	}
-	if err := shallow(body); err != nil {
-		return announceAnswer{}, fmt.Errorf("the tracker's answer is malformed: %w", err)
+	err := shallow(body)
+	if err == nil {
+		err = bencode.Unmarshal(body, &raw)
 	}
-	if err := bencode.Unmarshal(body, &raw); err != nil {
+	if err != nil {
 		return announceAnswer{}, fmt.Errorf("the tracker's answer is malformed: %w", err)
 	}
 	if raw.Failure != "" {
 		return announceAnswer{}, fmt.Errorf("the tracker refuses: %.200q", raw.Failure)
 	}
-	seconds := min(max(raw.Interval, 1), int64(maxInterval/time.Second))
-	out := announceAnswer{interval: time.Duration(seconds) * time.Second}
+	out := announceAnswer{interval: defaultInterval}
+	if raw.Interval > 0 {
+		out.interval = time.Duration(min(raw.Interval, int64(maxInterval/time.Second))) * time.Second
+	}
 	out.peers = append(compact(raw.Peers6, 16), listed(raw.Peers)...)
 	return out, nil
 }

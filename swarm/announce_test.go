@@ -16,7 +16,7 @@ func TestParseAnswer(t *testing.T) {
 		"compact":       {body: "d8:intervali15e5:peers12:\x7f\x00\x00\x01\x1b\x9f\x0a\x00\x00\x02\x1b\xa0e", interval: 15 * time.Second, peers: "127.0.0.1:7071 10.0.0.2:7072"},
 		"dictionaries":  {body: "d8:intervali15e5:peersld2:ip8:10.0.0.24:porti7072eed2:ip4:host4:porti1eed2:ip8:10.0.0.34:porti70000eeee", interval: 15 * time.Second, peers: "10.0.0.2:7072"},
 		"ipv6":          {body: "d8:intervali1e5:peers0:6:peers618:" + "\x20\x01" + strings.Repeat("\x00", 13) + "\x01\x1b\x9fe", interval: time.Second, peers: "[2001::1]:7071"},
-		"no interval":   {body: "d5:peers0:e", interval: time.Second},
+		"no interval":   {body: "d5:peers0:e", interval: defaultInterval},
 		"huge interval": {body: "d8:intervali999999999e5:peers0:e", interval: maxInterval},
 		"port 0":        {body: "d8:intervali15e5:peers6:\x0a\x00\x00\x02\x00\x00e", interval: 15 * time.Second},
 		"cut short":     {body: "d8:intervali15e5:peers8:\x0a\x00\x00\x02\x1b\xa0\x01\x02e", interval: 15 * time.Second, peers: "10.0.0.2:7072"},

@@ -10,11 +10,14 @@
 package swarm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,11 +55,21 @@ type Node struct {
 	client *torrent.Client
 	depth  *depth
 	log    *slog.Logger
+
+	oversize atomic.Int64 // bytes of metadata that a peer has, above MaxExchanged
+	contacts contacts
+
+	open  context.Context // ends with Close
+	close context.CancelFunc
+	tasks sync.WaitGroup // the announcers of all swarms
 }
 
 // NewNode listens and returns a node; Close ends it. The error wraps ErrListen
 // when the port is taken or the address is not this host's.
 func NewNode(cfg NodeConfig) (*Node, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	if cfg.Listen != "" {
 		return listen(cfg, cfg.Listen)
 	}
@@ -82,10 +95,13 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	client := clientConfig(cfg, host, int(port))
 	n.depth.install(&client.Callbacks)
 	guardMessages(&client.Callbacks)
+	n.noteSizes(&client.Callbacks)
+	n.contacts.install(&client.Callbacks)
 	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
 	}
+	n.open, n.close = context.WithCancel(context.Background())
 	return n, nil
 }
 
@@ -97,7 +113,7 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 	c.ListenHost = func(string) string { return host }
 	c.ListenPort = port
 	// Without one the library opens a database in the working directory.
-	c.DefaultStorage = storeClient{noStore{}}
+	c.DefaultStorage = newStoreClient(noStore{}, nil)
 	if ip := net.ParseIP(host); ip != nil {
 		c.DisableIPv6, c.DisableIPv4 = ip.To4() != nil, ip.To4() == nil
 	}
@@ -107,6 +123,7 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 	c.Seed = true
 	c.DisableAcceptRateLimiting = true
 	c.DropMutuallyCompletePeers = true
+	c.DropDuplicatePeerIds = true // two hosts that dial each other keep one connection
 	c.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{}
 
 	c.DialRateLimiter = rate.NewLimiter(500, 100)
@@ -173,5 +190,8 @@ func (n *Node) Addr() string {
 // Close leaves every swarm and closes the port. Leave the swarms first: Close
 // says no goodbye to trackers.
 func (n *Node) Close() error {
-	return errors.Join(n.client.Close()...)
+	n.close()
+	err := errors.Join(n.client.Close()...)
+	n.tasks.Wait() // their requests end with n.open
+	return err
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
+	"io"
+	"sync"
 
 	"github.com/anacrolix/torrent/metainfo"
 	"github.com/anacrolix/torrent/storage"
@@ -24,59 +26,120 @@ type Store interface {
 }
 
 // storeClient shows a Store to the library as its storage.
-type storeClient struct{ store Store }
+type storeClient struct {
+	store   Store
+	suspect func(piece.Index) // told of pieces that the library wrongly calls complete; may be nil
 
-func (c storeClient) OpenTorrent(context.Context, *metainfo.Info, metainfo.Hash) (storage.TorrentImpl, error) {
+	mu     sync.RWMutex
+	failed map[piece.Index]bool // pieces whose hash was wrong the last time
+}
+
+func newStoreClient(s Store, suspect func(piece.Index)) *storeClient {
+	return &storeClient{store: s, suspect: suspect, failed: make(map[piece.Index]bool)}
+}
+
+func (c *storeClient) OpenTorrent(context.Context, *metainfo.Info, metainfo.Hash) (storage.TorrentImpl, error) {
 	return storage.TorrentImpl{
-		Piece: func(p metainfo.Piece) storage.PieceImpl {
-			return storePiece{c.store, piece.Index(p.Index())}
-		},
+		Piece: c.piece,
 		Close: func() error { return nil },
 	}, nil
 }
 
-// storePiece is one piece of a Store. It hashes by itself: Verify does so
-// without a second copy of the bytes, and outside the library's lock.
-type storePiece struct {
-	store Store
-	index piece.Index
+// piece is called anew for every use that the library makes of a piece.
+func (c *storeClient) piece(p metainfo.Piece) storage.PieceImpl {
+	sp := storePiece{c, piece.Index(p.Index())}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.failed[sp.index] {
+		return comparedPiece{sp, p.Length()}
+	}
+	return hashedPiece{sp}
 }
 
-var _ storage.SelfHashing = storePiece{}
+func (c *storeClient) setFailed(i piece.Index, failed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if failed {
+		c.failed[i] = true
+	} else {
+		delete(c.failed, i)
+	}
+}
+
+// storePiece is one piece of a Store.
+type storePiece struct {
+	client *storeClient
+	index  piece.Index
+}
 
 func (p storePiece) ReadAt(b []byte, off int64) (int, error) {
-	if err := p.store.ReadChunk(p.index, b, off); err != nil {
+	if err := p.client.store.ReadChunk(p.index, b, off); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
 func (p storePiece) WriteAt(b []byte, off int64) (int, error) {
-	if err := p.store.WriteChunk(p.index, b, off); err != nil {
+	if err := p.client.store.WriteChunk(p.index, b, off); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-func (p storePiece) SelfHash() (metainfo.Hash, error) {
-	sum, err := p.store.Verify(p.index)
-	return sum, err
-}
-
+// MarkComplete refuses a piece that the store does not have. The library logs
+// that and calls the piece complete nevertheless, so it is to ask again.
 func (p storePiece) MarkComplete() error {
-	if !p.store.Have(p.index) {
-		return fmt.Errorf("piece %d was not verified by the store", p.index)
+	p.client.setFailed(p.index, false)
+	if p.client.store.Have(p.index) {
+		return nil
 	}
-	return nil
+	if p.client.suspect != nil {
+		p.client.suspect(p.index)
+	}
+	return fmt.Errorf("piece %d was not verified by the store", p.index)
 }
 
 func (p storePiece) MarkNotComplete() error {
-	p.store.Drop(p.index)
+	p.client.setFailed(p.index, true)
+	p.client.store.Drop(p.index)
 	return nil
 }
 
 func (p storePiece) Completion() storage.Completion {
-	return storage.Completion{Ok: true, Complete: p.store.Have(p.index)}
+	return storage.Completion{Ok: true, Complete: p.client.store.Have(p.index)}
+}
+
+// hashedPiece hashes by itself: Verify does so without a second copy of the
+// bytes, and outside the library's lock.
+type hashedPiece struct{ storePiece }
+
+var _ storage.SelfHashing = hashedPiece{}
+
+func (p hashedPiece) SelfHash() (metainfo.Hash, error) { return p.client.store.Verify(p.index) }
+
+// comparedPiece is a piece whose hash was wrong the last time. The library is
+// shown its bytes, so that when they are right it can tell from the blocks of
+// the former attempt which of several peers lied, and bans that one. It cannot
+// with a hashedPiece, and a liar could spoil every attempt.
+type comparedPiece struct {
+	storePiece
+	length int64
+}
+
+var _ io.WriterTo = comparedPiece{}
+
+// WriteTo gives the library the piece if it is right, and else nothing at all,
+// which has the wrong hash too.
+func (p comparedPiece) WriteTo(w io.Writer) (int64, error) {
+	if _, err := p.client.store.Verify(p.index); err != nil || !p.client.store.Have(p.index) {
+		return 0, err
+	}
+	b := make([]byte, p.length)
+	if err := p.client.store.ReadChunk(p.index, b, 0); err != nil {
+		return 0, err
+	}
+	n, err := w.Write(b)
+	return int64(n), err
 }
 
 // noStore is the store of a swarm that is joined for its metadata only: it has

@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -16,7 +15,8 @@ import (
 // Spec says which swarm to join.
 type Spec struct {
 	InfoHash [20]byte
-	Info     []byte   // the raw info dictionary (BEP 3)
+	Info     []byte   // the raw info dictionary (BEP 3); kept until Leave
+	Total    int64    // bytes of the payload stream
 	Trackers []string // HTTP announce URLs
 	Peers    []string // HOST:PORT of peers to try besides those of the trackers
 	Store    Store
@@ -32,34 +32,38 @@ type Swarm struct {
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
-	mu   sync.Mutex
-	base []piece.Urgency // what each piece is wanted for when nobody reads it
-	now  []piece.Urgency // what the library was told last
+	mu     sync.Mutex
+	left   bool                 // the library forgot the torrent
+	base   []piece.Urgency      // what each piece is wanted for when nobody reads it
+	want   []piece.Urgency      // what readers want it for
+	doubt  map[piece.Index]bool // see recheckDoubts
+	leaves sync.Once
 }
 
 // Join enters the swarm of a release. It exchanges pieces until Leave; the
 // context bounds only the joining itself.
 func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("joining the swarm %x: %w", spec.InfoHash, context.Cause(ctx))
+	}
+	s := &Swarm{node: n, log: n.log}
 	t, fresh := n.client.AddTorrentOpt(torrent.AddTorrentOpts{
 		InfoHash:                 spec.InfoHash,
-		Storage:                  storeClient{spec.Store},
+		Storage:                  newStoreClient(spec.Store, s.suspect),
 		ChunkSize:                requestLength,
 		DisableInitialPieceCheck: true,
 	})
 	if !fresh {
 		return nil, fmt.Errorf("the swarm %x is joined already", spec.InfoHash)
 	}
-	if err := t.SetInfoBytes(spec.Info); err != nil {
+	if err := setInfo(t, spec); err != nil {
 		t.Drop()
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
-	s := &Swarm{
-		node: n, t: t, log: n.log,
-		base: make([]piece.Urgency, t.NumPieces()), now: make([]piece.Urgency, t.NumPieces()),
-	}
+	s.t, s.base, s.want = t, make([]piece.Urgency, t.NumPieces()), make([]piece.Urgency, t.NumPieces())
 	t.SetOnWriteChunkError(func(err error) { s.log.Error("the piece store refused a chunk", "cause", err) })
 	s.start(spec.Trackers, spec.Peers)
-	return s, ctx.Err()
+	return s, nil
 }
 
 // requestLength is the length of a block request in bytes. Stock clients close
@@ -69,10 +73,7 @@ const requestLength = 16 << 10
 // Prefetch sets what the pieces of r are wanted for when nobody reads them:
 // None, Background, Neighbour or Trace.
 func (s *Swarm) Prefetch(r piece.Range, u piece.Urgency) {
-	s.each(r, func(i piece.Index) piece.Urgency {
-		s.base[i] = u
-		return max(s.now[i], u)
-	})
+	s.each(r, func(i piece.Index) { s.base[i] = u })
 }
 
 // Want raises the urgency of the pieces of r to at least u. It returns at once.
@@ -80,21 +81,23 @@ func (s *Swarm) Want(r piece.Range, u piece.Urgency) {
 	if u == piece.Demand {
 		s.node.depth.demanded(time.Now())
 	}
-	s.each(r, func(i piece.Index) piece.Urgency { return max(s.now[i], u) })
+	s.each(r, func(i piece.Index) { s.want[i] = max(s.want[i], u) })
 }
 
 // Relax takes back what Want said of the pieces of r.
 func (s *Swarm) Relax(r piece.Range) {
-	s.each(r, func(i piece.Index) piece.Urgency { return s.base[i] })
+	s.each(r, func(i piece.Index) { s.want[i] = piece.None })
 }
 
-// each tells the library the new urgency of each piece of r that changes.
-func (s *Swarm) each(r piece.Range, next func(piece.Index) piece.Urgency) {
+// each makes a change for each piece of r, and tells the library of the
+// urgencies that came of it.
+func (s *Swarm) each(r piece.Range, change func(piece.Index)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := max(r.First, 0); i < min(r.End, piece.Index(len(s.now))); i++ {
-		if u := next(i); u != s.now[i] {
-			s.now[i] = u
+	for i := max(r.First, 0); i < min(r.End, piece.Index(len(s.base))); i++ {
+		before := max(s.base[i], s.want[i])
+		change(i)
+		if u := max(s.base[i], s.want[i]); u != before && !s.left {
 			s.t.Piece(int(i)).SetPriority(priorities[u])
 		}
 	}
@@ -110,7 +113,41 @@ var priorities = [...]torrent.PiecePriority{
 }
 
 // Lost tells the swarm that the store no longer has piece i.
-func (s *Swarm) Lost(i piece.Index) { s.t.Piece(int(i)).UpdateCompletion() }
+func (s *Swarm) Lost(i piece.Index) {
+	s.recheck(i)
+	s.suspect(i)
+}
+
+// suspect notes a piece that the library may wrongly call complete: it does so
+// a moment after the store did, whatever the store says in between.
+func (s *Swarm) suspect(i piece.Index) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.doubt == nil {
+		s.doubt = make(map[piece.Index]bool)
+	}
+	s.doubt[i] = true
+}
+
+// recheckDoubts makes the library ask the store again about suspects.
+func (s *Swarm) recheckDoubts() {
+	s.mu.Lock()
+	doubt := s.doubt
+	s.doubt = nil
+	s.mu.Unlock()
+	for i := range doubt {
+		s.recheck(i)
+	}
+}
+
+func (s *Swarm) recheck(i piece.Index) {
+	s.mu.Lock()
+	gone := s.left || i < 0 || int(i) >= len(s.base)
+	s.mu.Unlock()
+	if !gone { // a torrent that is dropped meanwhile takes no harm
+		s.t.Piece(int(i)).UpdateCompletion()
+	}
+}
 
 // Stats are a swarm's figures since it was joined.
 type Stats struct {
@@ -157,39 +194,22 @@ func (s *Swarm) Peers() []Peer {
 }
 
 // Leave tells the trackers goodbye, for at most as long as ctx lasts, and ends
-// the exchange.
+// the exchange. Further calls do nothing.
 func (s *Swarm) Leave(ctx context.Context) {
-	s.stop()
-	done := make(chan struct{})
-	go func() { // ends with the announcers, whose requests have a deadline
-		s.announce.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-	s.t.Drop()
-}
-
-// ErrNoMetadata is wrapped when no peer gave the info dictionary in time.
-var ErrNoMetadata = errors.New("no peer has the release's metadata")
-
-// FetchInfo gets the info dictionary of a swarm from its peers (BEP 9). The
-// library checks it against the info-hash and bounds its size to 16 MiB.
-func (n *Node) FetchInfo(ctx context.Context, infoHash [20]byte, trackers, peers []string) ([]byte, error) {
-	t, fresh := n.client.AddTorrentOpt(torrent.AddTorrentOpts{InfoHash: infoHash, Storage: storeClient{noStore{}}})
-	if !fresh {
-		return nil, fmt.Errorf("the swarm %x is joined already", infoHash)
-	}
-	s := &Swarm{node: n, t: t, log: n.log}
-	s.start(trackers, peers)
-	defer s.Leave(ctx)
-	select {
-	case <-t.GotInfo():
-		mi := t.Metainfo()
-		return mi.InfoBytes, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrNoMetadata, context.Cause(ctx))
-	}
+	s.leaves.Do(func() {
+		s.stop()
+		done := make(chan struct{})
+		s.node.tasks.Go(func() { // ends with the announcers, whose requests have a deadline
+			s.announce.Wait()
+			close(done)
+		})
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		s.left = true
+		s.mu.Unlock()
+		s.t.Drop()
+	})
 }
