@@ -219,6 +219,31 @@ func TestFullDiskThatRecovers(t *testing.T) {
 	})
 }
 
+// Verify goes on for a reader's sake also when the disk fails after it began to
+// wait.
+func TestDiskFailsWhileVerifyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 80, 4, noMemory, dirtyLimit(4))
+		r.disk.hold = make(chan struct{})
+		r.start()
+		r.mustDeliver(0)
+		go func() { _ = r.Wait(t.Context(), 9) }()
+		var waiting sync.WaitGroup
+		for i := piece.Index(1); i < 4; i++ {
+			waiting.Go(func() { _ = r.deliver(i) })
+		}
+		synctest.Wait()
+		r.disk.set(func(d *fakeDisk) { d.writeErr = syscall.EIO })
+		close(r.disk.hold)
+		waiting.Wait()
+		if n := r.Stats().Dirty; n > 8 {
+			t.Errorf("%d bytes are pinned", n)
+		}
+		r.Close()
+		r.mustDeliver(9) // for the reader
+	})
+}
+
 // A piece that is given up while its own Verify still waits is not called good:
 // the swarm would never fetch it again.
 func TestVerifyOfAPieceGivenUp(t *testing.T) {
@@ -252,6 +277,30 @@ func TestVerifyOfAPieceGivenUp(t *testing.T) {
 	})
 }
 
+// A reader that had to wait has its piece even when RAM dropped it and the disk
+// cannot be read by the time that it looks.
+func TestWaitersNeedNoDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 8, 4, noMemory)
+		r.disk.readErr = syscall.EIO
+		go func() {
+			p := make([]byte, 2)
+			if _, err := r.ReadAt(t.Context(), p, 5); err != nil || !bytes.Equal(p, r.src[5:7]) {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		r.mu.Lock()
+		r.admit(1, r.bytes(r.Layout(), 1)) // and it was written at once
+		r.written.Add(1)
+		r.mu.Unlock()
+		synctest.Wait()
+		if len(r.Waits()) != 0 || len(r.losses()) != 0 {
+			t.Errorf("waits %v, lost %v", r.Waits(), r.losses())
+		}
+	})
+}
+
 // Readers make progress even over a disk that takes writes and gives no reads.
 func TestUnreadableDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -273,122 +322,4 @@ func TestUnreadableDisk(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A record that fails is tried again, and what it was to make durable is
-// written again first: fakeDisk checks that no record names anything else.
-func TestFailedRecord(t *testing.T) {
-	for name, option := range map[string]func(*Config, *rig){
-		"from memory": func(*Config, *rig) {}, "from the page cache": noMemory,
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t, 40, 4, option)
-				r.disk.saveErr = syscall.EIO
-				r.start()
-				r.mustDeliver(0, 1, 2)
-				time.Sleep(saveEvery + time.Second)
-				if err, since := r.DiskError(); !errors.Is(err, ErrDisk) || !errors.Is(err, syscall.EIO) || since.IsZero() {
-					t.Fatalf("DiskError says %v", err)
-				}
-				r.mustDeliver(3)
-				if err := r.Flush(t.Context()); !errors.Is(err, syscall.EIO) {
-					t.Fatalf("Flush says %v", err)
-				}
-				r.disk.set(func(d *fakeDisk) { d.saveErr = nil })
-				if err := r.Flush(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				if err, _ := r.DiskError(); err != nil || r.disk.have[0] != 0xf0 {
-					t.Fatalf("%v, record %x", err, r.disk.have)
-				}
-			})
-		})
-	}
-}
-
-func TestRecordIsMadeWhileTheWriterIsBusy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, 4000, 4)
-		r.start()
-		go func() {
-			for i := range piece.Index(1000) {
-				r.mustDeliver(i)
-				time.Sleep(100 * time.Millisecond)
-			}
-		}()
-		time.Sleep(30 * time.Second)
-		r.disk.set(func(d *fakeDisk) {
-			if d.saves < 5 {
-				t.Errorf("%d records in 30 s", d.saves)
-			}
-		})
-		time.Sleep(100 * time.Second)
-		before := 0
-		r.disk.set(func(d *fakeDisk) { before = d.saves })
-		time.Sleep(100 * time.Second)
-		if r.disk.saves != before {
-			t.Error("records are made though nothing changes")
-		}
-	})
-}
-
-func TestFlushAndClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, 80, 4, dirtyLimit(4))
-		r.disk.hold = make(chan struct{})
-		r.start()
-		r.mustDeliver(0)
-		ctx, cancel := context.WithCancelCause(t.Context())
-		errs := make(chan error, 2)
-		go func() { errs <- r.Flush(ctx) }()
-		synctest.Wait()
-		cause := errors.New("stop")
-		cancel(cause)
-		if err := <-errs; !errors.Is(err, cause) {
-			t.Fatalf("a cancelled Flush says %v", err)
-		}
-		go func() { errs <- r.Flush(context.Background()) }()
-		go func() { errs <- r.deliver(1) }()
-		synctest.Wait()
-		r.Close()
-		for range 2 {
-			<-errs // or the bubble calls it a deadlock
-		}
-		r.mustDeliver(2) // waits for nothing any more
-		close(r.disk.hold)
-		synctest.Wait()
-		if err := r.Flush(t.Context()); err != nil || r.disk.have[0] != 0xe0 {
-			t.Fatalf("flush of a closed store: %v, record %x", err, r.disk.have)
-		}
-	})
-}
-
-func TestMemoryAfterClose(t *testing.T) {
-	r := newRig(t, 8, 4, onDisk)
-	r.mem.Close()
-	r.mustRead()
-	r.mustRead()
-	if r.mem.Used() != 0 {
-		t.Errorf("a closed memory holds %d bytes", r.mem.Used())
-	}
-}
-
-// Two stores in one memory do not see each other's pieces.
-func TestStoresShareAMemory(t *testing.T) {
-	a := newRig(t, 40, 4)
-	b := newRig(t, 44, 4, func(c *Config, _ *rig) { c.Memory = a.mem })
-	for _, r := range []*rig{a, b} {
-		for i := range piece.Index(r.Layout().Count()) {
-			r.mustDeliver(i)
-		}
-		for r.writeNext(t.Context()) {
-		}
-	}
-	a.mem.lru.Wait()
-	a.mustRead()
-	b.mustRead()
-	if hits, _ := a.mem.Counts(); hits == 0 || a.mem.Used() != 84 || a.mem.Budget() != 64<<20 {
-		t.Errorf("%d hits, %d bytes used", hits, a.mem.Used())
-	}
 }

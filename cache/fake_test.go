@@ -35,7 +35,7 @@ type fakeDisk struct {
 	writeErr error
 	readErr  error
 	saveErr  error
-	hold     chan struct{} // reads and writes wait until it is closed, if not nil
+	hold     chan struct{} // all calls wait until it is closed, if not nil
 
 	reads  atomic.Int64
 	saving atomic.Int32
@@ -77,6 +77,7 @@ func (d *fakeDisk) SaveHave(bitfield []byte) error {
 		d.t.Error("two records are made at the same time")
 	}
 	defer d.saving.Add(-1)
+	d.wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dirty := d.dirty
