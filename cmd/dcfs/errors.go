@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/urfave/cli/v2"
+
+	"dcfs/swarm/metainfo"
 )
 
 // hinter is an error that knows the next thing to try. Any package may return
@@ -55,6 +57,9 @@ func hintOf(err error) string {
 	var h hinter
 	if errors.As(err, &h) {
 		return h.Hint()
+	}
+	if errors.Is(err, metainfo.ErrInvalid) {
+		return "another source of the release, or dcfs publish again: no dcfs wrote this"
 	}
 	return ""
 }

@@ -30,6 +30,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
 		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
+		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both (default: separate files)"},
 		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown in the status (default: none)"},
 		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
@@ -120,6 +121,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	cfg.MaxPeers = c.Int("max-peers")
 	cfg.Peers = commas(c.StringSlice("peer"))
 	cfg.Rack = c.String("rack")
+	cfg.ReuseLinks = c.Bool("reuse-hardlinks")
 	cfg.InsecureUnsigned = c.Bool("insecure-unsigned")
 	cfg.Version, _ = buildVersion()
 	if cfg.AtEnd, err = oneOf(c, "at-end", agent.AtEndHandover, agent.AtEndUnmount, agent.AtEndKeep); err != nil {

@@ -18,6 +18,9 @@ import (
 type Completion struct {
 	State   string // the state directory, for the receipt
 	Version string // the name under which the release was asked for
+	// Share, if set, may call Stage.Share for files of the release. It is
+	// called once all are there and before any gets its metadata.
+	Share func(context.Context)
 }
 
 // Finish makes the release whole and gives it its name: what has no content
@@ -50,6 +53,9 @@ func (s *Stage) Finish(ctx context.Context, c Completion) error {
 	}
 	if err := s.finish(ctx, c); err != nil {
 		if !s.renamed {
+			if s.root != nil {
+				err = errors.Join(err, s.dropShared())
+			}
 			s.seal(false)
 		}
 		return fmt.Errorf("finishing %s: %w", s.dest, spaceError(err))
@@ -90,7 +96,13 @@ func (s *Stage) prepare(ctx context.Context, c Completion) error {
 	// the release will find it.
 	s.dirs.clear()
 	s.losses = Losses{}
-	for _, step := range []func(context.Context) error{s.addRest, s.dress} {
+	share := func(ctx context.Context) error {
+		if c.Share != nil {
+			c.Share(ctx)
+		}
+		return nil
+	}
+	for _, step := range []func(context.Context) error{s.addRest, share, s.dress} {
 		if err := step(ctx); err != nil {
 			return err
 		}

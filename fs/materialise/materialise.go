@@ -122,7 +122,10 @@ func (s *Stage) openAll() (err error) {
 	}
 	s.files.init(s.cfg.Tree, root, s.cfg.Disk)
 	s.own.Store(true)
-	return s.makeDirs()
+	if err := s.makeDirs(); err != nil {
+		return err
+	}
+	return s.dropShared()
 }
 
 func stageName(dest string) string { return "." + filepath.Base(dest) + ".dcfs" }

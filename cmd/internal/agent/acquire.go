@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"dcfs/cmd/internal/catalog"
 	"dcfs/fs"
@@ -92,7 +93,7 @@ func (l *life) acquire(ctx context.Context) error {
 	if src.Magnet != "" {
 		rel, err = l.fetchMetadata(ctx, src.Magnet, opt)
 	} else {
-		rel, err = release.Open(src.Metainfo, opt)
+		rel, err = release.Open(l.offHeap(src.Metainfo), opt)
 	}
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func (l *life) acquire(ctx context.Context) error {
 		rel = rel.GivenTo(*l.cfg.Owner)
 	}
 	l.adopt(rel, append(src.Trackers, rel.Trackers...))
-	return l.saveMetainfo(rel)
+	return nil
 }
 
 // fetchMetadata gets a magnet's metadata from its peers (BEP 9).
@@ -120,15 +121,57 @@ func (l *life) fetchMetadata(ctx context.Context, uri string, opt release.OpenOp
 	return release.OpenMagnet(magnet, info, opt)
 }
 
-// saveMetainfo keeps the release's signed metainfo, so that verify and a later
-// start need no network.
-func (l *life) saveMetainfo(rel *release.Release) error {
-	var disk durable.Disk
+// metainfoDir makes the directory that keeps metainfo.
+func (l *life) metainfoDir() (string, error) {
 	dir := filepath.Join(l.cfg.State, "metainfo")
-	if err := disk.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("the state directory: %w; choose another with --state", err)
+	if err := (durable.Disk{}).MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("the state directory: %w; choose another with --state", err)
 	}
-	return disk.WriteFile(filepath.Join(dir, fmt.Sprintf("%x.torrent", rel.InfoHash)), rel.Metainfo, 0o644)
+	return dir, nil
+}
+
+// largeMetainfo is the size in bytes from which metainfo does not stay on the
+// heap: some 50,000 files.
+const largeMetainfo = 4 << 20
+
+// offHeap returns metainfo, which is there as long as the life and rarely
+// looked at, as memory that the kernel can take back if it is large.
+func (l *life) offHeap(raw []byte) []byte {
+	if len(raw) < largeMetainfo {
+		return raw
+	}
+	dir, err := l.metainfoDir()
+	if err == nil {
+		var mapped []byte
+		if mapped, err = durable.Map(dir, raw); err == nil {
+			l.mapped = mapped
+			return mapped
+		}
+	}
+	l.log.Debug("the metainfo stays on the heap", "cause", err)
+	return raw
+}
+
+// saveMetainfo keeps the release's signed metainfo, so that verify and a later
+// start need no network. Nobody has to wait for that with a first read.
+func (l *life) saveMetainfo() error {
+	dir, err := l.metainfoDir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, fmt.Sprintf("%x.torrent", l.rel.InfoHash))
+	return durable.Disk{}.WriteFile(path, l.rel.Metainfo, 0o644)
+}
+
+// settle gives the memory back that reading a large release took.
+func (l *life) settle() {
+	if len(l.rel.Metainfo) < largeMetainfo {
+		return
+	}
+	debug.FreeOSMemory()
+	if l.mapped != nil {
+		durable.Unload(l.mapped)
+	}
 }
 
 // openContent opens the staged files, or a copy that stands already, and the

@@ -66,6 +66,7 @@ type Config struct {
 	TraceOut   string        // file that takes the recorded first accesses
 	Owner      *tree.Account // who gets everything; nil: whom the release names
 	Reuse      []string      // directories that may have bytes of the release, besides those that receipts name
+	ReuseLinks bool          // make files that an older release has in every respect hardlinks of it
 	NoSUID     bool          // ignore setuid, setgid and file capabilities in the mount
 
 	TrustedDir       string
@@ -154,15 +155,20 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	}
 	group.Go(func() error { return l.store.Run(background) })
 	defer l.closeContent()
-	if err := l.join(ctx); err != nil {
-		return err
-	}
+	// The tree is here, so it can be seen; what is read waits for the rest.
 	defer l.leave()
-	defer l.startReuse(background)()
 	if err := l.mount(ctx); err != nil {
 		return err
 	}
 	defer l.unmount()
+	if err := l.saveMetainfo(); err != nil {
+		return err
+	}
+	if err := l.join(ctx); err != nil {
+		return err
+	}
+	defer l.startReuse(background)()
+	l.settle()
 	group.Go(func() error { l.store.Scrub(background); return nil })
 	return l.live(ctx)
 }

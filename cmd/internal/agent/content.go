@@ -47,7 +47,8 @@ type staged struct {
 }
 
 func (s staged) Finish(ctx context.Context) error {
-	err := s.Stage.Finish(ctx, materialise.Completion{State: s.life.cfg.State, Version: s.life.rel.Name})
+	err := s.Stage.Finish(ctx, materialise.Completion{
+		State: s.life.cfg.State, Version: s.life.rel.Name, Share: s.life.shareWith(s.Stage)})
 	if lost := s.Losses(); err == nil && lost != (materialise.Losses{}) {
 		s.life.log.Warn("not root: some metadata could not be kept",
 			"owners", lost.Owners, "setuid", lost.SetIDs, "xattrs", lost.Xattrs)

@@ -32,6 +32,7 @@ type life struct {
 	started  time.Time
 	node     *swarm.Node
 	rel      *release.Release
+	mapped   []byte // what rel shares memory with, if that is not on the heap
 	trackers []string
 	whole    bool // the copy stood already when the life began
 	disk     disk
@@ -113,7 +114,7 @@ func (l *life) adopt(rel *release.Release, trackers []string) {
 // startReuse to say.
 func (l *life) join(ctx context.Context) error {
 	s, err := l.node.Join(ctx, swarm.Spec{
-		InfoHash: l.rel.InfoHash, Info: l.rel.Info, Trackers: l.trackers,
+		InfoHash: l.rel.InfoHash, Info: l.rel.Info, Total: l.rel.Layout.Total, Trackers: l.trackers,
 		Peers: l.cfg.Peers, Store: l.store,
 	})
 	if err != nil {
@@ -131,6 +132,9 @@ func (l *life) join(ctx context.Context) error {
 func (l *life) leave() { l.left.Do(l.leaveSwarm) }
 
 func (l *life) leaveSwarm() {
+	if l.swarm == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
 	defer cancel()
 	l.store.Attach(nil)

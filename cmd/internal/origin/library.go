@@ -77,6 +77,15 @@ func (lib *Library) Versions() ([]string, error) {
 
 // Metainfo returns the metainfo of a version, or catalog.ErrUnknownRelease.
 func (lib *Library) Metainfo(version string) (*metainfo.Metainfo, error) {
+	raw, err := lib.read(version)
+	if err != nil {
+		return nil, err
+	}
+	return metainfo.Parse(raw)
+}
+
+// read returns the metainfo file of a version, or catalog.ErrUnknownRelease.
+func (lib *Library) read(version string) ([]byte, error) {
 	if _, err := catalog.ParseVersion(version); err != nil {
 		return nil, err
 	}
@@ -88,11 +97,13 @@ func (lib *Library) Metainfo(version string) (*metainfo.Metainfo, error) {
 		return nil, err
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxMetainfo))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	return metainfo.Parse(raw)
+	raw := make([]byte, min(info.Size(), maxMetainfo)) // at once: growing would take twice as much
+	_, err = io.ReadFull(f, raw)
+	return raw, err
 }
 
 // same reports whether the library holds version with this info-hash; the

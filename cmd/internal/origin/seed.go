@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"dcfs/cache"
 	"dcfs/cache/piece"
+	"dcfs/fs/durable"
 	"dcfs/fs/materialise"
 	"dcfs/swarm"
 	"dcfs/swarm/metainfo"
@@ -112,10 +114,25 @@ func (s *shelf) find(ctx context.Context, version string) (*seeded, error) {
 	return r, nil
 }
 
+// largeMetainfo is the size in bytes from which metainfo does not stay on the
+// heap: some 50,000 files. The kernel can take its memory back.
+const largeMetainfo = 4 << 20
+
 // open begins to seed a release. All pieces are claimed: each is hashed before
 // it is first sent.
 func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
-	mi, err := s.lib.Metainfo(version)
+	raw, err := s.lib.read(version)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) >= largeMetainfo {
+		defer debug.FreeOSMemory()
+		if mapped, err := durable.Map(s.lib.dir, raw); err == nil {
+			raw = mapped // else it stays on the heap
+			defer durable.Unload(raw)
+		}
+	}
+	mi, err := metainfo.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +147,7 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	for i := range piece.Index(mi.Layout.Count()) {
 		all.Add(i)
 	}
-	r := &seeded{version: version, mi: mi, raw: mi.Encode(), since: time.Now(), disk: disk}
+	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now(), disk: disk}
 	r.store, err = cache.New(cache.Config{
 		Layout: mi.Layout, Hash: mi.Pieces.Hash, Backing: standing{disk}, Memory: s.memory, Claimed: all, Log: s.log,
 		OnLost: func(i piece.Index) {
@@ -138,7 +155,7 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 		},
 	})
 	if err == nil {
-		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Store: r.store})
+		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Total: mi.Layout.Total, Store: r.store})
 	}
 	if err != nil {
 		disk.Close()
