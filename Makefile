@@ -8,6 +8,7 @@ FUZZTIME ?= 60s
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 DEMO     ?=
+BENCH    ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Everything but what drives the built binary from outside.
@@ -60,8 +61,9 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-bench: ## every benchmark, once
+bench: build ## every benchmark; BENCH='-only publish -full' passes flags on
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
+	$(GO) run ./integration/bench $(BENCH)
 
 clean: ## what make made
 	rm -rf bin

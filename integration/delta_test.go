@@ -2,24 +2,16 @@ package integration
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"dcfs/cache/piece"
-	"dcfs/integration/lab"
-	"dcfs/swarm/metainfo"
 )
 
 // deltaCase is a release and the next: what a host that has the first fetches
@@ -125,113 +117,6 @@ func deltaRewrite(t testing.TB, dir string, n int) (out []deltaChange) {
 	return out
 }
 
-// deltaHost is an origin and a host on loopback, with nothing of the machine's
-// own configuration.
-type deltaHost struct {
-	t        testing.TB
-	bin, dir string
-	url      string
-}
-
-func newDeltaHost(t testing.TB) *deltaHost {
-	t.Helper()
-	h := &deltaHost{t: t, bin: dcfsBinary(t), dir: t.TempDir()}
-	h.run("origin", "key", "generate", filepath.Join(h.dir, "key"))
-	must(t, os.Mkdir(filepath.Join(h.dir, "trusted"), 0o755))
-	must(t, os.Rename(filepath.Join(h.dir, "key.pub"), filepath.Join(h.dir, "trusted", "key.pub")))
-	return h
-}
-
-func (h *deltaHost) command(ctx context.Context, who string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, h.bin, args...)
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "DCFS_") })
-	cmd.Env = append(env, "DCFS_STATE="+filepath.Join(h.dir, who), "DCFS_RUN="+filepath.Join(h.dir, who+".run"),
-		"DCFS_TRUSTED="+filepath.Join(h.dir, "trusted"))
-	return cmd
-}
-
-// run runs a command to its end, two minutes at most, and returns its stdout.
-func (h *deltaHost) run(who string, args ...string) []byte {
-	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := h.command(ctx, who, args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		h.t.Fatalf("dcfs %v: %v\n%s", args, err, &stderr)
-	}
-	if testing.Verbose() && args[0] == "fetch" {
-		for line := range strings.Lines(stderr.String()) {
-			if strings.Contains(line, "reused") {
-				h.t.Log(strings.TrimSpace(line))
-			}
-		}
-	}
-	return out
-}
-
-// serve starts the origin; it ends with the test.
-func (h *deltaHost) serve() {
-	h.t.Helper()
-	addr := freeAddr(h.t)
-	h.url = "http://" + addr
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := h.command(ctx, "origin", "origin", "--listen", addr, "--peer-listen", "127.0.0.1:0")
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	must(h.t, cmd.Start())
-	h.t.Cleanup(func() { cancel(); _ = cmd.Wait() })
-	wait, stop := context.WithTimeout(h.t.Context(), 20*time.Second)
-	defer stop()
-	err := lab.Poll(wait, func() (bool, error) {
-		resp, err := http.Get(h.url + "/healthz")
-		if err != nil {
-			return false, nil
-		}
-		return resp.StatusCode == http.StatusOK, resp.Body.Close()
-	})
-	if err != nil {
-		h.t.Fatalf("the origin does not answer: %v\n%s", err, &log)
-	}
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func (h *deltaHost) publish(dir, version string) *metainfo.Metainfo {
-	h.t.Helper()
-	file := filepath.Join(h.dir, version+".torrent")
-	h.run("origin", "publish", dir, "--as", version, "--key", filepath.Join(h.dir, "key.key"), "--out", file)
-	m, err := metainfo.Parse(deltaRead(h.t, file))
-	must(h.t, err)
-	return m
-}
-
-// deltaFigures is what `fetch --json` says at its end.
-type deltaFigures struct {
-	State   string `json:"state"`
-	Bytes   int64  `json:"bytes"`
-	Fetched int64  `json:"bytes_fetched"`
-	Reused  int64  `json:"bytes_reused"`
-}
-
-func (h *deltaHost) fetch(version, dest string, more ...string) (f deltaFigures) {
-	h.t.Helper()
-	args := []string{"fetch", version, dest, "--origin", h.url, "--linger", "0s", "--peer-listen", "127.0.0.1:0", "--json"}
-	out := h.run("host", append(args, more...)...)
-	if err := json.Unmarshal(out, &f); err != nil || f.State != "done" {
-		h.t.Fatalf("fetch --json: %v: %s", err, out)
-	}
-	return f
-}
-
 // deltaResult is a row of the table.
 type deltaResult struct {
 	name             string
@@ -318,6 +203,61 @@ func TestDelta(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDeltaFlags: a directory without a receipt is good for as much, and with
+// --reuse-hardlinks what did not change is one file in both releases.
+func TestDeltaFlags(t *testing.T) {
+	h := newDeltaHost(t)
+	dir := filepath.Join(h.dir, "source")
+	must(t, os.Mkdir(dir, 0o755))
+	deltaBigFile(t, dir)
+	old := filepath.Join(t.TempDir(), "old")
+	if out, err := exec.Command("cp", "-a", dir, old).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.publish(dir, "old")
+	must(t, os.WriteFile(filepath.Join(dir, "z05"), []byte("changed"), 0o644))
+	next := h.publish(dir, "new")
+	h.serve()
+
+	plain := filepath.Join(h.dir, "plain")
+	f := h.fetch("new", plain, "--reuse", old, "--reuse", filepath.Join(h.dir, "nothing-here"))
+	if f.Fetched > next.Layout.Length || f.Reused < f.Bytes-next.Layout.Length {
+		t.Errorf("fetched %d, reused %d of %d", f.Fetched, f.Reused, f.Bytes)
+	}
+	sameContent(t, dir, plain)
+	if sameInode(t, filepath.Join(old, "model.bin"), filepath.Join(plain, "model.bin")) {
+		t.Error("hardlinked without being asked for")
+	}
+
+	h.fetch("old", filepath.Join(h.dir, "dest", "old"))
+	linked := filepath.Join(h.dir, "dest", "new")
+	h.fetch("new", linked, "--reuse-hardlinks")
+	sameContent(t, dir, linked)
+	shares := func(name string) bool {
+		return sameInode(t, filepath.Join(linked, name), filepath.Join(plain, name)) ||
+			sameInode(t, filepath.Join(linked, name), filepath.Join(h.dir, "dest", "old", name))
+	}
+	for _, name := range []string{"model.bin", "z00", "z19"} {
+		if !shares(name) {
+			t.Errorf("%s is not shared", name)
+		}
+	}
+	if sameInode(t, filepath.Join(linked, "z05"), filepath.Join(h.dir, "dest", "old", "z05")) {
+		t.Error("what changed is shared")
+	}
+	for dest, version := range map[string]string{linked: "new", plain: "new", filepath.Join(h.dir, "dest", "old"): "old"} {
+		h.run("host", "verify", filepath.Join(h.dir, version+".torrent"), dest)
+	}
+}
+
+func sameInode(t testing.TB, a, b string) bool {
+	t.Helper()
+	x, errA := os.Stat(a)
+	y, errB := os.Stat(b)
+	must(t, errors.Join(errA, errB))
+	return os.SameFile(x, y)
 }
 
 // BenchmarkDelta prints the table of `make bench`:
