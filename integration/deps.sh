@@ -19,6 +19,7 @@ wants() {
 		/usr/bin/python3 -c 'import libtorrent'|python3-libtorrent|interoperability
 		command -v setfattr|attr|extended attributes
 		command -v setcap|libcap2-bin|file capabilities
+		command -v mtree|mtree-netbsd|comparing trees
 		command -v setfacl|acl|access control lists
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
