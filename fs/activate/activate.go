@@ -26,6 +26,9 @@ var (
 	ErrNoHistory = errors.New("no previous target")
 	// ErrBusy says that another process moves the same link: try again.
 	ErrBusy = errors.New("link is busy")
+	// ErrFenced says that the order to move the link comes too late: a newer
+	// one was carried out, or this one was taken back.
+	ErrFenced = errors.New("overtaken by a newer order")
 )
 
 // Options say how to move a link.
@@ -33,6 +36,7 @@ type Options struct {
 	State   string                    // the state directory, for the history
 	Force   bool                      // take the target whatever Allowed says
 	Allowed func(target string) error // nil error: target is a complete release or a live mount; required unless Force
+	Epoch   int64                     // of the order to move it, see Swap; 0 for an order by hand
 	Disk    durable.Disk              // for tests; the zero value is right
 }
 
@@ -41,7 +45,12 @@ type Options struct {
 // target again changes nothing, also not the memory of the one before it. A
 // missing parent of link is created, and target is made absolute.
 //
-// Errors wrap ErrNotLink, ErrIncomplete or ErrBusy.
+// An order of a fleet has an epoch, a number that grows from order to order: a
+// link does not follow an order that is older than one that it followed, or that
+// was taken back. An order by hand is followed at any time, and ends what went
+// on before: nothing of an order can be taken back after it.
+//
+// Errors wrap ErrNotLink, ErrIncomplete, ErrBusy or ErrFenced.
 //
 //	lock STATE/links/….lock
 //	readlink(LINK)
@@ -53,6 +62,9 @@ func Swap(link, target string, opt Options) (previous string, err error) {
 		return "", fmt.Errorf("target %s: %w", target, err)
 	}
 	err = withLink(link, opt, func(l *pointer) error {
+		if err := l.fence(); err != nil {
+			return err
+		}
 		if err := l.allowed(target); err != nil {
 			return err
 		}
@@ -169,12 +181,16 @@ func (l *pointer) swap(target string) (previous string, err error) {
 		return l.now, l.move(target, l.now)
 	}
 	previous = l.previous()
-	if l.hist.Current == target {
+	if l.hist.Current == target && l.opt.Epoch == 0 {
 		return previous, nil
 	}
 	// Somebody moved the link here by hand, or a crash kept us from moving it
 	// away: from now on the history starts here.
-	return previous, l.remember(history{Current: target, Previous: previous})
+	h := history{Current: target, Previous: previous}
+	if l.hist.Current == target { // a new order for what is so already
+		h.Older = l.hist.Older
+	}
+	return previous, l.remember(h)
 }
 
 // move records the swap durably and then makes it.

@@ -21,6 +21,9 @@ type history struct {
 	Current  string `json:"current"`            // where the last swap moved the link
 	Previous string `json:"previous,omitempty"` // where it led until then
 	Older    string `json:"older,omitempty"`    // what was previous until then
+	Epoch    int64  `json:"epoch,omitempty"`    // the newest order known, see fence.go
+	Closed   bool   `json:"closed,omitempty"`   // nothing of that order is in force any more
+	From     string `json:"from,omitempty"`     // where the link led when that order came
 }
 
 // previous returns where the link led before it came to lead where it does.
@@ -35,7 +38,13 @@ func (l *pointer) previous() string {
 	}
 }
 
+// remember records what the link is about to be moved to, and by which order.
 func (l *pointer) remember(h history) error {
+	l.stamp(&h)
+	return l.write(h)
+}
+
+func (l *pointer) write(h history) error {
 	h.Schema, h.Link = 1, l.path
 	b, err := json.MarshalIndent(h, "", "  ")
 	if err != nil {
