@@ -11,6 +11,11 @@ func forceFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "force", Usage: "take a target that is not known to be complete"}
 }
 
+// epochFlag makes a swap part of a deployment, see activate.Swap.
+func epochFlag(what string) cli.Flag {
+	return &cli.Int64Flag{Name: "epoch", Usage: what + " `N`, which grows from one to the next (default: by hand)"}
+}
+
 func activateCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "activate",
@@ -23,7 +28,8 @@ mount, unless --force. What LINK led to before is remembered for rollback.
 Examples:
   dcfs activate /srv/current /srv/releases/web-2
   dcfs activate /srv/current /opt/handmade --force`,
-		Flags: []cli.Flag{jsonFlag(), forceFlag()},
+		Flags: []cli.Flag{jsonFlag(), forceFlag(),
+			epochFlag("as the order of deployment")},
 		Action: func(c *cli.Context) error {
 			link, target := c.Args().Get(0), c.Args().Get(1)
 			target, err := absolute(target)
@@ -43,6 +49,7 @@ func swapOptions(c *cli.Context) activate.Options {
 	return activate.Options{
 		State: c.String("state"),
 		Force: c.Bool("force"),
+		Epoch: c.Int64("epoch"),
 		Allowed: func(target string) error {
 			return host.Vouch(c.Context, c.String("state"), target)
 		},

@@ -37,8 +37,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			keyCommand(), publishCommand(), originCommand(),
 			mountCommand(), fetchCommand(),
-			activateCommand(), rollbackCommand(),
-			statusCommand(), verifyCommand(), lsCommand(),
+			activateCommand(), rollbackCommand(), deployCommand(),
+			statusCommand(), receiptCommand(), verifyCommand(), lsCommand(),
 			demoCommand(), completionCommand(), manCommand(), versionCommand(),
 		},
 		Writer:                    stdout,

@@ -13,6 +13,7 @@ import (
 	"dcfs/cmd/internal/agent"
 	"dcfs/cmd/internal/catalog"
 	"dcfs/cmd/internal/config"
+	"dcfs/cmd/internal/fleet"
 	"dcfs/cmd/internal/origin"
 	dcfs "dcfs/fs"
 	"dcfs/fs/activate"
@@ -48,6 +49,7 @@ var exitTable = []struct {
 }{
 	{errUsage, exitUsage},
 	{catalog.ErrUsage, exitUsage},
+	{fleet.ErrConfig, exitUsage},
 
 	{config.ErrConfig, exitConfig},
 	{agent.ErrConfig, exitConfig},
@@ -62,6 +64,7 @@ var exitTable = []struct {
 	{activate.ErrIncomplete, exitExists},
 	{activate.ErrNoHistory, exitExists},
 	{activate.ErrNotLink, exitExists},
+	{activate.ErrFenced, exitExists},
 
 	{release.ErrUntrusted, exitData},
 	{metainfo.ErrInvalid, exitData},
@@ -85,6 +88,7 @@ var exitTable = []struct {
 	{activate.ErrBusy, exitTemporary},
 	{tree.ErrChanged, exitTemporary},
 	{agent.ErrStopped, exitTemporary},
+	{fleet.ErrFailed, exitTemporary},
 
 	// What no package has given a name: the cause alone.
 	{materialise.ErrSpace, exitDisk},
