@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"path"
 	"strconv"
@@ -37,36 +36,33 @@ func (s Shell) Run(ctx context.Context, host, command string) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
 	if err == nil {
-		return stdout.Bytes(), nil
+		return stdout.b, nil
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if text := lastWords(stderr.Bytes()); text != "" {
+	if text := lastWords(stderr.b); text != "" {
 		err = fmt.Errorf("%s: %w", text, err)
 	}
 	return nil, err
 }
 
-// keep is a writer that remembers the last bytes, up to twice max.
+// keep is a writer that remembers the end of what was written: at least max
+// bytes, and at most twice as many.
 type keep struct {
-	bytes.Buffer
+	b   []byte
 	max int
 }
 
 func (k *keep) Write(p []byte) (int, error) {
 	n := len(p)
-	if len(p) > k.max {
-		p = p[len(p)-k.max:]
+	p = p[max(0, n-k.max):]
+	if len(k.b) > k.max {
+		k.b = append(k.b[:0], k.b[len(k.b)-k.max:]...)
 	}
-	if k.Len() > k.max {
-		k.Next(k.Len() - k.max)
-	}
-	_, err := k.Buffer.Write(p)
-	return n, err
+	k.b = append(k.b, p...)
+	return n, nil
 }
-
-var _ io.Writer = (*keep)(nil)
 
 // lastWords is what a program said last: dcfs ends with what failed and what
 // to try.
