@@ -148,8 +148,8 @@ func (d *deployment) checkHealth(ctx context.Context) error {
 }
 
 // healthy tries a host's health check until it succeeds or its time is over.
-func (d *deployment) healthy(ctx context.Context, host string) error {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.HealthTime)
+func (d *deployment) healthy(stop context.Context, host string) error {
+	ctx, cancel := context.WithTimeout(stop, d.cfg.HealthTime)
 	defer cancel()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		_, err := d.cfg.Runner.Run(ctx, host, d.cfg.healthLine())
@@ -157,6 +157,8 @@ func (d *deployment) healthy(ctx context.Context, host string) error {
 			return nil
 		}
 		select {
+		case <-stop.Done():
+			return context.Cause(stop)
 		case <-ctx.Done():
 			return fmt.Errorf("not healthy within %s: %w", d.cfg.HealthTime, err)
 		case <-time.After(wait):
