@@ -110,7 +110,7 @@ type pointer struct {
 
 // withLink calls do with the link read and locked.
 func withLink(link string, opt Options, do func(*pointer) error) error {
-	path, err := durable.Resolve(link)
+	path, err := opt.Disk.Resolve(link)
 	if err != nil {
 		return err
 	}

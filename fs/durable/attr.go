@@ -72,17 +72,25 @@ func (d *Dir) Xattrs(name string) (map[string][]byte, error) {
 }
 
 func (d *Dir) xattrs(name string) (map[string][]byte, error) {
-	attrs, err := xattr.LList(d.link(name))
+	var attrs []string
+	err := ask(d.disk.BeforeLook, "listxattr", d.join(name), func() (err error) {
+		attrs, err = xattr.LList(d.link(name))
+		return plain(err)
+	})
 	if errors.Is(err, unix.ENOTSUP) || err == nil && len(attrs) == 0 {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, d.fail("listxattr", name, plain(err))
+		return nil, d.fail("listxattr", name, err)
 	}
 	out := make(map[string][]byte, len(attrs))
 	for _, a := range attrs {
-		if out[a], err = xattr.LGet(d.link(name), a); err != nil {
-			return nil, d.fail("getxattr "+a, name, plain(err))
+		err := ask(d.disk.BeforeLook, "getxattr", d.join(name), func() (err error) {
+			out[a], err = xattr.LGet(d.link(name), a)
+			return plain(err)
+		})
+		if err != nil {
+			return nil, d.fail("getxattr "+a, name, err)
 		}
 	}
 	return out, nil

@@ -2,9 +2,9 @@ package durable
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,23 +29,14 @@ func (k Disk) OpenDir(path string) (*Dir, error) {
 
 func openDir(at int, name string, flags int, path string, disk Disk) (*Dir, error) {
 	var fd int
-	err := retry(func() (err error) {
+	err := disk.Look("open", path, func() (err error) {
 		fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|flags, 0)
 		return err
 	})
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
 	return &Dir{fd: fd, path: path, disk: disk}, nil
-}
-
-// retry repeats a call that a signal interrupted.
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // Path returns the path that the directory had when it was opened.
@@ -61,7 +52,7 @@ func (d *Dir) Close() error {
 	}
 	fd := d.fd
 	d.fd = -1
-	return unix.Close(fd)
+	return errors.Join(d.disk.Look("close", d.path, func() error { return nil }), unix.Close(fd))
 }
 
 // At opens the same directory again under another path for messages: the one
@@ -78,38 +69,37 @@ func (d *Dir) Sub(name string) (*Dir, error) {
 
 // Open opens the file name. It never waits for the other end of a FIFO.
 // Creating counts as a change, which Disk.Before is told of.
-func (d *Dir) Open(name string, flags int, perm fs.FileMode) (*os.File, error) {
-	if flags&os.O_CREATE != 0 {
-		if err := d.before("create", name); err != nil {
-			return nil, err
-		}
-	}
+func (d *Dir) Open(name string, flags int, perm fs.FileMode) (*File, error) {
 	var fd int
-	err := d.at("open", name, func() (err error) {
+	call := func() (err error) {
 		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, unixMode(perm))
 		return err
-	})
+	}
+	err := error(nil)
+	if flags&os.O_CREATE != 0 {
+		err = d.change("create", name, call)
+	} else {
+		err = d.look("open", name, call)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), d.join(name)), nil
+	return &File{File: os.NewFile(uintptr(fd), d.join(name)), fd: fd, disk: d.disk}, nil
 }
 
 // Lstat describes name itself.
 func (d *Dir) Lstat(name string) (st unix.Stat_t, err error) {
-	err = d.at("lstat", name, func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err = d.look("lstat", name, func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	return st, err
 }
 
 // Stat describes the directory.
 func (d *Dir) Stat() (st unix.Stat_t, err error) {
-	if err = retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
-		err = &fs.PathError{Op: "stat", Path: d.path, Err: err}
-	}
+	err = d.disk.Look("fstat", d.path, func() error { return unix.Fstat(d.fd, &st) })
 	return st, err
 }
 
-// Names returns the names in the directory in no particular order.
+// Names returns the names in the directory, sorted.
 func (d *Dir) Names() ([]string, error) {
 	again, err := d.At(d.path) // a position in the directory of its own
 	if err != nil {
@@ -117,13 +107,16 @@ func (d *Dir) Names() ([]string, error) {
 	}
 	f := os.NewFile(uintptr(again.fd), d.path)
 	defer f.Close()
-	return f.Readdirnames(-1)
+	var names []string
+	err = d.disk.Look("getdents", d.path, func() (err error) { names, err = f.Readdirnames(-1); return err })
+	slices.Sort(names)
+	return names, err
 }
 
 // Readlink returns what the symlink name points to.
 func (d *Dir) Readlink(name string) (string, error) {
 	buf, n := make([]byte, unix.PathMax+1), 0
-	err := d.at("readlink", name, func() (err error) { n, err = unix.Readlinkat(d.fd, name, buf); return err })
+	err := d.look("readlink", name, func() (err error) { n, err = unix.Readlinkat(d.fd, name, buf); return err })
 	return string(buf[:max(n, 0)]), err
 }
 
@@ -160,29 +153,6 @@ func (d *Dir) Rmdir(name string) error {
 	return d.change("rmdir", name, func() error { return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
 }
 
-// RemoveAll removes name and all below it. What is not there is no error. It
-// is not durable before the next Sync.
-func (d *Dir) RemoveAll(name string) error {
-	return d.change("removeall", name, func() error {
-		root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", d.fd))
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		if err := root.RemoveAll(name); !errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-		// Not root, and a directory of ours is read-only.
-		_ = fs.WalkDir(root.FS(), name, func(p string, e fs.DirEntry, err error) error {
-			if err == nil && e.IsDir() {
-				return root.Chmod(p, 0o700)
-			}
-			return err
-		})
-		return root.RemoveAll(name)
-	})
-}
-
 // Sync makes the entries of the directory last.
 //
 //	fsync(DIR)
@@ -199,48 +169,35 @@ func (d *Dir) SyncFS() error {
 	return d.whole("syncfs", func() error { return unix.Syncfs(d.fd) })
 }
 
-func (d *Dir) whole(op string, call func() error) error {
-	if err := d.disk.Check(op, d.path); err != nil {
-		return err
-	}
-	if err := retry(call); err != nil {
-		return &fs.PathError{Op: op, Path: d.path, Err: err}
-	}
-	return nil
-}
+func (d *Dir) whole(op string, call func() error) error { return d.disk.Change(op, d.path, call) }
 
-// change makes a call that Disk.Before is told of.
+// change makes a call on name that Disk.Before is told of.
 func (d *Dir) change(op, name string, call func() error) error {
-	if err := d.before(op, name); err != nil {
-		return err
-	}
-	return d.at(op, name, call)
+	return d.at(d.disk.Before, op, name, call)
 }
 
-// at makes a call on name and gives its error a path.
-func (d *Dir) at(op, name string, call func() error) error {
+// look makes a call on name that Disk.BeforeLook is told of.
+func (d *Dir) look(op, name string, call func() error) error {
+	return d.at(d.disk.BeforeLook, op, name, call)
+}
+
+// at makes a call on name and gives its error a path, which takes a string
+// that most calls do without.
+func (d *Dir) at(hook func(op, path string) error, op, name string, call func() error) error {
 	err := oneElement(name)
-	if err == nil {
+	if err == nil && hook == nil {
 		err = retry(call)
+	} else if err == nil {
+		err = ask(hook, op, d.join(name), call)
 	}
 	return d.fail(op, name, err)
-}
-
-func (d *Dir) before(op, name string) error {
-	if d.disk.Before == nil {
-		return nil
-	}
-	return d.disk.Check(op, d.join(name))
 }
 
 func (d *Dir) fail(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return &fs.PathError{Op: op, Path: d.join(name), Err: err}
+	return pathError(op, d.join(name), err)
 }
 
 func (d *Dir) join(name string) string { return strings.TrimSuffix(d.path, "/") + "/" + name }

@@ -9,7 +9,9 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,24 +21,69 @@ import (
 
 // Disk is where changes are made. The zero Disk is the real one. It is safe
 // for concurrent use.
+//
+// Its two hooks are there for tests that write down the order of calls, let
+// one of them fail or end the process at one, and must be safe for concurrent
+// use. They are given a call's name ("rename", "fsync") and the path that it
+// works on; an error that they return is returned in place of the call. EINTR
+// is one that the caller never sees: the call is made again, as after the real
+// one.
 type Disk struct {
 	// Before, if set, is told of every call that changes the disk or makes a
-	// change last, before that call: its name ("rename", "fsync") and the path
-	// it works on. An error that it returns is returned in place of the call.
-	// It is there for tests that write down the order of calls or let one of
-	// them fail, and must be safe for concurrent use.
+	// change last, before that call. ErrCutShort, in place of a write, makes
+	// the kernel take only the first half of the bytes.
 	Before func(op, path string) error
+	// BeforeLook, if set, is told of all other calls: those that open, look,
+	// read, lock and close.
+	BeforeLook func(op, path string) error
 }
 
-// Check asks Before about a call that the caller is about to make itself.
-func (k Disk) Check(op, path string) error {
-	if k.Before == nil {
+// ErrCutShort is what Disk.Before returns for a short write.
+var ErrCutShort = errors.New("short write")
+
+// Change makes a system call of the caller's own that changes the disk, as one
+// that the hooks know of.
+func (k Disk) Change(op, path string, call func() error) error {
+	return pathError(op, path, ask(k.Before, op, path, call))
+}
+
+// Look makes a system call of the caller's own that changes nothing, as one
+// that the hooks know of.
+func (k Disk) Look(op, path string, call func() error) error {
+	return pathError(op, path, ask(k.BeforeLook, op, path, call))
+}
+
+// ask makes a call that hook is told of, again as long as it is interrupted.
+func ask(hook func(op, path string) error, op, path string, call func() error) error {
+	if hook == nil {
+		return retry(call)
+	}
+	return retry(func() error {
+		if err := hook(op, path); err != nil {
+			return err
+		}
+		return call()
+	})
+}
+
+// retry repeats a call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// pathError gives an error a path, in place of one that leads through /proc.
+func pathError(op, path string, err error) error {
+	if err == nil {
 		return nil
 	}
-	if err := k.Before(op, path); err != nil {
-		return &fs.PathError{Op: op, Path: path, Err: err}
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		err = pe.Err
 	}
-	return nil
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
 // WriteFile replaces the file path with data, durably and atomically: after a
@@ -97,7 +144,8 @@ func (k Disk) Rename(from, to string) error {
 //	mkdirat(path)
 //	fsync(PARENT)
 func (k Disk) MkdirAll(path string, perm fs.FileMode) error {
-	fi, err := os.Stat(path)
+	var fi fs.FileInfo
+	err := k.Look("stat", path, func() (err error) { fi, err = os.Stat(path); return err })
 	if err == nil && !fi.IsDir() {
 		return &fs.PathError{Op: "mkdir", Path: path, Err: unix.ENOTDIR}
 	}
@@ -147,14 +195,15 @@ func (k Disk) inParent(path string, do func(d *Dir, name string) error) error {
 // as far as these exist. The last element is not followed: it may be a symlink
 // that is about to be replaced, or a mount that does not answer. One entry has
 // one such path, whichever way it is named.
-func Resolve(path string) (string, error) {
+func (k Disk) Resolve(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	dir, rest := filepath.Dir(abs), filepath.Base(abs)
 	for dir != filepath.Dir(dir) {
-		real, err := filepath.EvalSymlinks(dir)
+		var real string
+		err := k.Look("resolve", dir, func() (err error) { real, err = filepath.EvalSymlinks(dir); return err })
 		if err == nil {
 			return filepath.Join(real, rest), nil
 		}
@@ -164,4 +213,21 @@ func Resolve(path string) (string, error) {
 		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
 	}
 	return abs, nil
+}
+
+// Resolve is Disk.Resolve on the real disk.
+func Resolve(path string) (string, error) { return Disk{}.Resolve(path) }
+
+// ReadFile returns what the file path holds, at most limit bytes of it.
+func (k Disk) ReadFile(path string, limit int64) (data []byte, err error) {
+	err = k.inParent(path, func(d *Dir, name string) error {
+		f, err := d.Open(name, os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		data, err = io.ReadAll(io.LimitReader(f, limit))
+		return err
+	})
+	return data, err
 }

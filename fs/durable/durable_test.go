@@ -50,7 +50,7 @@ func TestCallsAndFailures(t *testing.T) {
 		calls []string
 	}{
 		{"WriteFile", func(k Disk, dir string) error { return k.WriteFile(dir+"/f", []byte("new"), 0o640) },
-			[]string{"create .f.tmp-…", "write .f.tmp-…", "fsync .f.tmp-…", "rename f", "fsync"}},
+			[]string{"create .f.tmp-…", "fchmod .f.tmp-…", "write .f.tmp-…", "fsync .f.tmp-…", "rename f", "fsync"}},
 		{"ReplaceSymlink", func(k Disk, dir string) error { return k.ReplaceSymlink("new", dir+"/l") },
 			[]string{"symlink .l.swap", "rename l", "fsync"}},
 		{"Rename", func(k Disk, dir string) error { return k.Rename(dir+"/a/x", dir+"/b/y") },
@@ -58,7 +58,7 @@ func TestCallsAndFailures(t *testing.T) {
 		{"MkdirAll", func(k Disk, dir string) error { return k.MkdirAll(dir+"/a/n/m", 0o755) },
 			[]string{"mkdir a/n", "fsync a", "mkdir a/n/m", "fsync a/n"}},
 		{"RemoveAll", func(k Disk, dir string) error { return k.RemoveAll(dir + "/a") },
-			[]string{"removeall a", "fsync"}},
+			[]string{"unlink a/x", "rmdir a", "fsync"}},
 		{"SyncFS", func(k Disk, dir string) error { return k.SyncFS(dir) }, []string{"syncfs"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

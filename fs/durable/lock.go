@@ -3,7 +3,6 @@ package durable
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ import (
 var ErrHeld = errors.New("the lock is held")
 
 // Lock is a lock that is held until Release or the end of the process.
-type Lock struct{ f *os.File }
+type Lock struct{ f *File }
 
 // Lock takes the lock file name without waiting. The file is created when it
 // is missing and stays there; it holds the process id of the last holder. When
@@ -52,17 +51,17 @@ func (k Disk) Lock(path string) (l *Lock, err error) {
 }
 
 // lockFile returns nil and no error when f has been unlinked.
-func lockFile(f *os.File) (*Lock, error) {
-	err := retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-	if err == unix.EWOULDBLOCK {
-		return nil, fmt.Errorf("%s: %w by %s", f.Name(), ErrHeld, holder(f))
+func lockFile(f *File) (*Lock, error) {
+	err := f.disk.Look("flock", f.Name(), func() error { return unix.Flock(f.fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s: %w by %s", f.Name(), ErrHeld, holder(f.File))
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	if err := f.disk.Look("fstat", f.Name(), func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+		return nil, err
 	}
 	if st.Nlink == 0 {
 		return nil, nil

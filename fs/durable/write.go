@@ -5,8 +5,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // WriteFile replaces the file name with data: after a crash the old content is
@@ -24,7 +22,7 @@ func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	err = d.fill(f, data, perm)
+	err = fill(f, data, perm)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -32,23 +30,17 @@ func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
 		err = d.Rename(tmp, d, name)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(d.fd, tmp, 0) // the error that counts is the first
+		_ = d.Remove(tmp) // the error that counts is the first
 		return err
 	}
 	return d.Sync()
 }
 
-func (d *Dir) fill(f *os.File, data []byte, perm fs.FileMode) error {
+func fill(f *File, data []byte, perm fs.FileMode) error {
 	if err := f.Chmod(perm); err != nil {
 		return err
 	}
-	if err := d.disk.Check("write", f.Name()); err != nil {
-		return err
-	}
 	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := d.disk.Check("fsync", f.Name()); err != nil {
 		return err
 	}
 	return f.Sync()
@@ -77,7 +69,7 @@ func (d *Dir) ReplaceSymlink(target, name string) error {
 		return err
 	}
 	if err := d.Rename(tmp, d, name); err != nil {
-		_ = unix.Unlinkat(d.fd, tmp, 0)
+		_ = d.Remove(tmp)
 		return err
 	}
 	if got, err := d.Readlink(name); err != nil || got != target {

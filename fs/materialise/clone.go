@@ -59,7 +59,7 @@ func (s *Stage) cloneBlocks(src *os.File, size int64) error {
 		return err
 	}
 	defer dst.Close()
-	err = unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
+	err = dst.Clone(src)
 	for _, no := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL, unix.EPERM} {
 		if errors.Is(err, no) {
 			return fmt.Errorf("%w: %w", ErrNoClone, err)

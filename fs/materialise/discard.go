@@ -69,6 +69,9 @@ func removeStage(parent, dir *durable.Dir, name string) error {
 // RemoveStage removes the stage beside dest that a crash left there, whatever
 // release it is of: after Complete has said that dest is whole, or to give up.
 // ErrBusy says that a process still has it; no stage is no error.
+//
+//	fsync(PARENT)   what is seen at dest may not have been there for good
+//	as removeStage
 func RemoveStage(dest string) error {
 	abs, err := durable.Resolve(dest)
 	if err != nil {
@@ -82,6 +85,9 @@ func RemoveStage(dest string) error {
 		return err
 	}
 	defer parent.Close()
+	if err := parent.Sync(); err != nil {
+		return err
+	}
 	dir, err := parent.Sub(stageName(abs))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

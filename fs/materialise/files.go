@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"dcfs/fs/durable"
 	"dcfs/fs/tree"
 )
@@ -34,8 +32,8 @@ type files struct {
 	mu     sync.RWMutex // held for reading by everybody who uses what follows
 	root   *durable.Dir // nil once closed
 	dirs   handles[*durable.Dir]
-	reads  handles[*os.File]
-	writes handles[*os.File]
+	reads  handles[*durable.File]
+	writes handles[*durable.File]
 
 	// own says that the files are still ours to open up with chmod, which
 	// only somebody who is not root ever needs.
@@ -71,7 +69,7 @@ func (f *files) readAt(p []byte, off int64) (int, error) {
 }
 
 func (f *files) readFile(x tree.Extent, p []byte) error {
-	return f.use(x.File, &f.reads, os.O_RDONLY, func(file *os.File) error {
+	return f.use(x.File, &f.reads, os.O_RDONLY, func(file *durable.File) error {
 		n, err := file.ReadAt(p, x.Offset)
 		if n == len(p) {
 			return nil
@@ -106,10 +104,7 @@ func (f *files) writeAt(p []byte, off int64) (int, error) {
 }
 
 func (f *files) writeFile(x tree.Extent, p []byte) error {
-	return f.use(x.File, &f.writes, os.O_WRONLY|os.O_CREATE, func(file *os.File) error {
-		if err := f.disk.Check("write", file.Name()); err != nil {
-			return err
-		}
+	return f.use(x.File, &f.writes, os.O_WRONLY|os.O_CREATE, func(file *durable.File) error {
 		e := f.tree.Entry(x.File)
 		if len(e.Holes) == 0 {
 			_, err := file.WriteAt(p, x.Offset)
@@ -121,7 +116,7 @@ func (f *files) writeFile(x tree.Extent, p []byte) error {
 
 // writeAround writes p at off of file but leaves the recorded holes holes, as
 // far as p is zeros there.
-func writeAround(file *os.File, p []byte, off int64, e tree.Entry) error {
+func writeAround(file *durable.File, p []byte, off int64, e tree.Entry) error {
 	end := off + int64(len(p))
 	for _, h := range e.Holes {
 		from, to := max(h.Offset, off), min(h.Offset+h.Length, end)
@@ -143,13 +138,12 @@ func writeAround(file *os.File, p []byte, off int64, e tree.Entry) error {
 // writeHole makes file read as p at off. Zeros become a hole, also where an
 // earlier, unverified write left something else. Extending the file to its
 // full size, and never to less, cannot cut off what others write meanwhile.
-func writeHole(file *os.File, p []byte, off, size int64) error {
+func writeHole(file *durable.File, p []byte, off, size int64) error {
 	if isZero(p) {
 		if err := file.Truncate(size); err != nil {
 			return err
 		}
-		const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-		if unix.Fallocate(int(file.Fd()), punch, off, int64(len(p))) == nil {
+		if file.PunchHole(off, int64(len(p))) == nil {
 			return nil
 		} // else a filesystem that cannot: write the zeros
 	}
@@ -170,8 +164,8 @@ func isZero(p []byte) bool {
 }
 
 // use calls do with the file id open, kept open in cache when it is large.
-func (f *files) use(id tree.ID, cache *handles[*os.File], flags int, do func(*os.File) error) error {
-	open := func() (*os.File, error) { return f.open(id, flags) }
+func (f *files) use(id tree.ID, cache *handles[*durable.File], flags int, do func(*durable.File) error) error {
+	open := func() (*durable.File, error) { return f.open(id, flags) }
 	if _, size := f.tree.Span(id); size >= largeFile {
 		x, err := cache.get(id, open)
 		if err != nil {
@@ -191,15 +185,16 @@ func (f *files) use(id tree.ID, cache *handles[*os.File], flags int, do func(*os
 	return err
 }
 
-func (f *files) open(id tree.ID, flags int) (file *os.File, err error) {
+func (f *files) open(id tree.ID, flags int) (file *durable.File, err error) {
 	err = f.inDir(f.tree.Parent(id), func(d *durable.Dir) error {
 		name := f.tree.Name(id)
 		file, err = d.Open(name, flags, 0o600)
 		if errors.Is(err, fs.ErrPermission) && f.own.Load() {
 			// A Finish that did not come to its end has set the final mode.
-			if err = d.Chmod(name, 0o600); err == nil {
-				file, err = d.Open(name, flags, 0o600)
+			if cerr := d.Chmod(name, 0o600); cerr != nil {
+				return errors.Join(err, cerr)
 			}
+			file, err = d.Open(name, flags, 0o600)
 		}
 		return err
 	})

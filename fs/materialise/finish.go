@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -114,7 +113,7 @@ func (s *Stage) prepare(ctx context.Context, c Completion) error {
 		s.cfg.Log.Warn("not root: some metadata of the release could not be kept", "dest", s.dest,
 			"owners", s.losses.Owners, "setid", s.losses.SetIDs, "xattrs", s.losses.Xattrs)
 	}
-	who, err := identify(s.root.Path())
+	who, err := identify(s.cfg.Disk, s.root.Path())
 	if err != nil {
 		return err
 	}
@@ -192,7 +191,7 @@ func (s *Stage) addEntry(d *durable.Dir, id tree.ID) error {
 	if _, size := s.tree.Span(id); size > 0 {
 		return nil
 	}
-	return s.use(id, &s.writes, unix.O_WRONLY|unix.O_CREAT, func(*os.File) error { return nil })
+	return s.use(id, &s.writes, unix.O_WRONLY|unix.O_CREAT, func(*durable.File) error { return nil })
 }
 
 func addSymlink(d *durable.Dir, name, target string) error {

@@ -4,13 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,142 +14,6 @@ import (
 	"dcfs/fs/durable"
 	"dcfs/fs/tree"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// crash lets call number at, and all after it, fail, as if the process died
-// there. It writes down the calls before that.
-type crash struct {
-	at int
-
-	mu   sync.Mutex
-	on   bool
-	seen int
-	log  []string
-}
-
-var errCrash = errors.New("crashed")
-
-func (c *crash) disk(names *strings.Replacer) durable.Disk {
-	random := regexp.MustCompile(`\.tmp-[0-9a-f]+|[0-9a-f]{32}`)
-	return durable.Disk{Before: func(op, path string) error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if !c.on {
-			return nil
-		}
-		c.seen++
-		if c.at > 0 && c.seen >= c.at {
-			return errCrash
-		}
-		c.log = append(c.log, op+" "+random.ReplaceAllString(names.Replace(path), "*"))
-		return nil
-	}}
-}
-
-func (c *crash) start() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.on = true
-}
-
-// finishOnce stages the release and finishes it with a crash at call at.
-func finishOnce(t *testing.T, tr *tree.Tree, payload []byte, dest, state string, at int) (*crash, error) {
-	t.Helper()
-	c := &crash{at: at}
-	names := strings.NewReplacer(filepath.Dir(dest), "PARENT", state, "STATE")
-	s, err := OpenStage(StageConfig{Dest: dest, Tree: tr, InfoHash: hash, Disk: c.disk(names)})
-	must(t, err)
-	_, err = s.WriteAt(payload, 0)
-	must(t, err, s.SaveHave([]byte{0xff}))
-	c.start()
-	err = s.Finish(context.Background(), Completion{State: state, Version: "v"})
-	must(t, s.Close())
-	return c, err
-}
-
-// The calls of Finish, and their order, are what a crash test relies on.
-func TestFinishGolden(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Log("SKIPPED: the golden log has changes of owner in it, which need root")
-		return
-	}
-	src := small(t)
-	must(t, os.Chown(src+"/x", 1, 2), os.Lchown(src+"/l", 3, 4))
-	tr, payload := scan(t, src, tree.MinPieceLength)
-	c, err := finishOnce(t, tr, payload, t.TempDir()+"/rel", t.TempDir(), 0)
-	must(t, err)
-	got := strings.Join(c.log, "\n") + "\n"
-	const golden = "testdata/finish.golden"
-	if *update {
-		must(t, os.MkdirAll("testdata", 0o755), os.WriteFile(golden, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(golden)
-	must(t, err)
-	if got != string(want) {
-		t.Errorf("calls of Finish:\n%s\nwant (-update writes them anew):\n%s", got, want)
-	}
-}
-
-// A crash at every single call of Finish shows nothing or the whole release,
-// and the next run completes it and leaves nothing behind.
-func TestFinishSurvivesEveryCrash(t *testing.T) {
-	src := small(t)
-	tr, payload := scan(t, src, tree.MinPieceLength)
-	for at := 1; ; at++ {
-		dest, state := t.TempDir()+"/rel", t.TempDir()
-		c, err := finishOnce(t, tr, payload, dest, state, at)
-		if c.seen < at {
-			must(t, err)
-			return
-		}
-		if !errors.Is(err, errCrash) {
-			t.Fatalf("crash %d: %v", at, err)
-		}
-		done, err := Complete(state, dest, hash)
-		must(t, err)
-		if _, err := os.Lstat(dest); (err == nil) != done {
-			t.Errorf("crash %d after %q: visible %v, complete %v", at, c.log[len(c.log)-1], err == nil, done)
-		}
-		if done {
-			must(t, RemoveStage(dest))
-		} else {
-			s := stage(t, dest, tr)
-			if _, ok := s.LoadHave(); !ok {
-				t.Errorf("crash %d: the progress is lost", at)
-			}
-			must(t, s.Finish(context.Background(), Completion{State: state}))
-		}
-		if got := names(t, filepath.Dir(dest)); got != "rel" {
-			t.Errorf("crash %d leaves %q", at, got)
-		}
-		if listing(t, dest) != listing(t, src) {
-			t.Errorf("crash %d:\n%s\nwant\n%s", at, listing(t, dest), listing(t, src))
-		}
-	}
-}
-
-// listing describes a directory with the means of os alone.
-func listing(t *testing.T, dir string) string {
-	t.Helper()
-	var out strings.Builder
-	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
-		must(t, err)
-		var st unix.Stat_t
-		must(t, unix.Lstat(p, &st))
-		rel, _ := filepath.Rel(dir, p)
-		content, _ := os.Readlink(p)
-		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			b, err := os.ReadFile(p)
-			must(t, err)
-			content = string(b)
-		}
-		fmt.Fprintf(&out, "%q %o %d:%d %d links %d %q\n", rel, st.Mode, st.Uid, st.Gid, st.Mtim.Nano(), st.Nlink, content)
-		return nil
-	})
-	must(t, err)
-	return out.String()
-}
 
 func TestFinishStopsWithItsContext(t *testing.T) {
 	tr, payload := scan(t, small(t), tree.MinPieceLength)

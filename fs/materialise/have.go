@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"dcfs/fs/durable"
 )
 
@@ -36,22 +38,19 @@ func (s *Stage) SaveHave(bitfield []byte) error {
 	if err := s.dir.WriteFile("have", encodeHave(s.cfg.InfoHash, bitfield), 0o600); err != nil {
 		return fmt.Errorf("saving the progress of %s: %w", s.dest, err)
 	}
+	s.have = bytes.Clone(bitfield)
 	return nil
 }
 
-// LoadHave returns the bitfield that was saved last, and false when there is
-// none, it is of another release, or it is damaged.
+// LoadHave returns the bitfield that was saved last, by this Stage or before
+// it was opened, and false when there is none.
 func (s *Stage) LoadHave() ([]byte, bool) {
 	s.steps.Lock()
 	defer s.steps.Unlock()
 	if s.renamed || s.gone {
 		return nil, false
 	}
-	of, bits, ok := readHave(s.dir)
-	if !ok || of != s.cfg.InfoHash {
-		return nil, false
-	}
-	return bits, true
+	return s.have, s.have != nil
 }
 
 func encodeHave(of [20]byte, bitfield []byte) []byte {
@@ -78,20 +77,28 @@ func decodeHave(b []byte) (of [20]byte, bitfield []byte, err error) {
 	return of, body[haveHeader:], nil
 }
 
-// readHave returns false for a record that is missing, damaged or too large.
-func readHave(dir *durable.Dir) (of [20]byte, bitfield []byte, ok bool) {
+// readHave returns the bitfield that is recorded in dir for the release of,
+// and nil when there is none, it is another release's or damaged. A record that
+// cannot be read now is an error: it may claim what must not be thrown away.
+func readHave(dir *durable.Dir, of [20]byte) ([]byte, error) {
 	f, err := dir.Open("have", os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return nil, nil
+	}
 	if err != nil {
-		return of, nil, false
+		return nil, err
 	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || fi.Mode().Type() != fs.FileMode(0) {
-		return of, nil, false
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxHave))
 	if err != nil {
-		return of, nil, false
+		return nil, err
 	}
-	of, bitfield, err = decodeHave(b)
-	return of, bitfield, err == nil
+	release, bitfield, err := decodeHave(b)
+	if err != nil || release != of {
+		return nil, nil
+	}
+	return bitfield, nil
 }

@@ -70,6 +70,7 @@ type Stage struct {
 	sealed  bool         // guarded by writers
 
 	steps   sync.Mutex // held by Finish, Discard, Close, SaveHave
+	have    []byte     // what was saved last; nil for nothing
 	renamed bool
 	gone    bool // the stage directory is removed
 	losses  Losses
@@ -85,7 +86,7 @@ func OpenStage(cfg StageConfig) (*Stage, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	dest, err := durable.Resolve(cfg.Dest)
+	dest, err := cfg.Disk.Resolve(cfg.Dest)
 	if err != nil {
 		return nil, fmt.Errorf("destination %s: %w", cfg.Dest, err)
 	}
@@ -198,9 +199,9 @@ func lockStage(dir *durable.Dir) (*durable.Lock, error) {
 
 // dropOther empties a stage that is not of this release, or of none for sure.
 func (s *Stage) dropOther() error {
-	of, _, ok := readHave(s.dir)
-	if ok && of == s.cfg.InfoHash {
-		return nil
+	have, err := readHave(s.dir, s.cfg.InfoHash)
+	if s.have = have; have != nil || err != nil {
+		return err
 	}
 	names, err := s.dir.Names()
 	if err != nil {

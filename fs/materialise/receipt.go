@@ -37,11 +37,14 @@ type identity struct {
 
 // identify looks at path itself. It asks no daemon behind a network or FUSE
 // filesystem anew (AT_STATX_DONT_SYNC).
-func identify(path string) (identity, error) {
+func identify(disk durable.Disk, path string) (identity, error) {
 	var st unix.Statx_t
 	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT
-	if err := unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_INO|unix.STATX_TYPE|unix.STATX_BTIME, &st); err != nil {
-		return identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	err := disk.Look("statx", path, func() error {
+		return unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_INO|unix.STATX_TYPE|unix.STATX_BTIME, &st)
+	})
+	if err != nil {
+		return identity{}, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return identity{}, &fs.PathError{Op: "stat", Path: path, Err: unix.ENOTDIR}
@@ -83,7 +86,7 @@ func WriteReceipt(state, dest, version string, infoHash [20]byte) error {
 	if err != nil {
 		return fmt.Errorf("receipt for %s: %w", dest, err)
 	}
-	id, err := identify(abs)
+	id, err := identify(durable.Disk{}, abs)
 	if err != nil {
 		return fmt.Errorf("receipt for %s: %w", dest, err)
 	}
@@ -138,7 +141,7 @@ func Lookup(state, dest string) (Receipt, bool, error) {
 	if err != nil {
 		return Receipt{}, false, err
 	}
-	id, err := identify(r.Dest)
+	id, err := identify(durable.Disk{}, r.Dest)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return Receipt{}, false, nil
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"dcfs/fs/durable"
 )
 
 // maxReceipt bounds a receipt that is read: paths have 4,096 bytes at most.
@@ -34,7 +36,7 @@ func Receipts(state string) ([]Receipt, error) {
 		if err != nil || json.Unmarshal(b, &r) != nil || r.Schema != 1 || path != receiptPath(state, r.Dest) {
 			continue
 		}
-		if id, err := identify(r.Dest); err == nil && id.is(r) {
+		if id, err := identify(durable.Disk{}, r.Dest); err == nil && id.is(r) {
 			out = append(out, r)
 		}
 	}

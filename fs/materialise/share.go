@@ -43,10 +43,13 @@ func (s *Stage) Share(id tree.ID, src *os.File) error {
 	}
 	// Through its descriptor, so that it is the very file that was hashed.
 	from := fmt.Sprintf("/proc/self/fd/%d", src.Fd())
-	if err := unix.Linkat(unix.AT_FDCWD, from, s.dir.Fd(), cloneName, unix.AT_SYMLINK_FOLLOW); err != nil {
+	err := s.cfg.Disk.Change("link", s.dir.Path()+"/"+cloneName, func() error {
+		return unix.Linkat(unix.AT_FDCWD, from, s.dir.Fd(), cloneName, unix.AT_SYMLINK_FOLLOW)
+	})
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrOther, err)
 	}
-	err := s.same(e)
+	err = s.same(e)
 	if err == nil {
 		err = s.markShared()
 	}
