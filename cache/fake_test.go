@@ -217,7 +217,7 @@ func onDisk(c *Config, r *rig) {
 	}
 }
 
-func (r *rig) onLost(i piece.Index) {
+func (r *rig) onLost(i piece.Index, _ error) {
 	r.lost.Lock()
 	defer r.lost.Unlock()
 	r.lost.pieces = append(r.lost.pieces, i)

@@ -83,25 +83,6 @@ func (s *Store) Run(ctx context.Context) error {
 
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// Scrub hashes every claimed piece, so that the release can become complete.
-// It returns when none is left or ctx ends.
-func (s *Store) Scrub(ctx context.Context) {
-	s.mu.Lock()
-	todo := s.claimed.Clone()
-	s.mu.Unlock()
-	for i := range todo.All() {
-		if ctx.Err() != nil {
-			return
-		}
-		s.mu.Lock()
-		still := s.claimed.Has(i)
-		s.mu.Unlock()
-		if still {
-			_, _ = s.load(i) // a damaged piece was logged and is fetched again
-		}
-	}
-}
-
 // writeNext writes the oldest dirty piece. It reports whether to go on at once.
 func (s *Store) writeNext(ctx context.Context) bool {
 	s.mu.Lock()

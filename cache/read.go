@@ -156,7 +156,10 @@ func (s *Store) await(ctx context.Context, i piece.Index) ([]byte, error) {
 }
 
 // ReadChunk fills p from the offset in of piece i if that is verified, or
-// claimed and proves right; otherwise the error wraps ErrAbsent at once.
+// claimed and proves right; otherwise the error wraps ErrAbsent at once. What
+// RAM no longer holds is read from the backing as a whole piece and hashed
+// again: files can be damaged by others, and disks forget. Pins come first,
+// then RAM, then the backing; the store's lock is held only to look.
 func (s *Store) ReadChunk(i piece.Index, p []byte, in int64) error {
 	if size := s.cfg.Layout.Size(i); size == 0 || in < 0 || int64(len(p)) > size-in {
 		return fmt.Errorf("%d bytes from %d are not inside piece %d", len(p), in, i)
@@ -174,33 +177,19 @@ func (s *Store) ReadChunk(i piece.Index, p []byte, in int64) error {
 			copy(p, b[in:])
 			return nil
 		}
-		return s.readBacking(i, p, in)
-	case claimed:
-		b, err := s.load(i)
-		if err != nil {
-			return err
-		}
-		copy(p, b[in:])
-		return nil
-	default:
+	case !claimed:
 		return fmt.Errorf("piece %d: %w", i, ErrAbsent)
 	}
+	b, err := s.load(i)
+	if err != nil {
+		return err
+	}
+	copy(p, b[in:])
+	return nil
 }
 
-// readBacking reads a part of a verified piece that RAM no longer holds.
-func (s *Store) readBacking(i piece.Index, p []byte, in int64) error {
-	n, err := s.cfg.Backing.ReadAt(p, s.cfg.Layout.Offset(i)+in)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	s.lost(i, err)
-	return fmt.Errorf("piece %d: %w: %w: %w", i, ErrAbsent, ErrDisk, err)
-}
-
-// loading is what all who need one claimed piece share while it is hashed.
+// loading is what all who need one piece from the backing share while it is
+// read and hashed.
 type loading struct {
 	done chan struct{}
 	data []byte
@@ -222,18 +211,15 @@ func (s *Store) load(i piece.Index) ([]byte, error) {
 	l.data, l.err = s.hashed(i)
 	s.mu.Lock()
 	delete(s.loading, i)
-	if l.err == nil {
-		s.admit(i, l.data)
-		if s.written.Add(i) {
-			s.disk.unsaved = true
-		}
+	if l.err == nil && s.admit(i, l.data) && s.written.Add(i) {
+		s.disk.unsaved = true
 	}
 	s.mu.Unlock()
 	if l.err == nil {
 		s.cfg.Memory.put(s.memKey(i), l.data)
 	} else {
 		s.lost(i, l.err)
-		l.err = fmt.Errorf("piece %d: %w: %w", i, ErrAbsent, l.err)
+		l.err = fmt.Errorf("piece %d: %w: %w: %w", i, ErrAbsent, ErrDisk, l.err)
 	}
 	close(l.done)
 	return l.data, l.err
@@ -241,6 +227,8 @@ func (s *Store) load(i piece.Index) ([]byte, error) {
 
 // hashed reads a whole piece from the backing; the bytes have the right hash.
 func (s *Store) hashed(i piece.Index) ([]byte, error) {
+	s.loads <- struct{}{}
+	defer func() { <-s.loads }()
 	b := make([]byte, s.cfg.Layout.Size(i))
 	n, err := s.cfg.Backing.ReadAt(b, s.cfg.Layout.Offset(i))
 	switch {

@@ -30,6 +30,8 @@ var (
 	ErrAbsent = errors.New("piece is not here")
 	// ErrDisk is wrapped by every failure of the Backing.
 	ErrDisk = errors.New("disk")
+	// ErrDamaged says that the backing no longer gives what was put there.
+	ErrDamaged = errors.New("damaged on disk")
 )
 
 // Backing is the release's content on disk, addressed by offsets into the
@@ -68,12 +70,17 @@ type Config struct {
 	// piece.Window.
 	Ahead int
 	// OnLost, if set, is called without locks held when a piece that was
-	// verified or claimed turns out to be gone.
-	OnLost func(piece.Index)
+	// verified or claimed turns out to be gone, with the reason. Only damage
+	// to the backing wraps ErrDamaged.
+	OnLost func(piece.Index, error)
 	Log    *slog.Logger
 }
 
-const defaultDirtyLimit = 64 << 20
+const (
+	defaultDirtyLimit = 64 << 20
+	// maxLoads bounds the pieces that are read from the backing at one time.
+	maxLoads = 8
+)
 
 // Store holds the pieces of one release. It is safe for concurrent use.
 type Store struct {
@@ -86,6 +93,7 @@ type Store struct {
 	written  *piece.Set // given to the backing since, or found there intact
 	arriving map[piece.Index]*arrival
 	loading  map[piece.Index]*loading
+	loads    chan struct{}          // slots: each load has a whole piece in RAM that no budget counts
 	dirty    map[piece.Index][]byte // verified, pinned until the backing has them
 	queue    []piece.Index          // dirty pieces in the order of their coming; the first is being written
 	bytes    int64                  // in dirty
@@ -130,8 +138,8 @@ func New(cfg Config) (*Store, error) {
 		cfg: cfg, key: uint64(cfg.Memory.next.Add(1)) << 32,
 		verified: piece.NewSet(n), claimed: cfg.Claimed.Clone(), written: piece.NewSet(n),
 		arriving: make(map[piece.Index]*arrival), dirty: make(map[piece.Index][]byte),
-		loading: make(map[piece.Index]*loading),
-		waits:   make(map[piece.Index]*wait), work: make(chan struct{}, 1),
+		loading: make(map[piece.Index]*loading), loads: make(chan struct{}, maxLoads),
+		waits: make(map[piece.Index]*wait), work: make(chan struct{}, 1),
 		complete: make(chan struct{}),
 	}
 	s.disk.init(n)
@@ -262,8 +270,7 @@ func (s *Store) lost(i piece.Index, why error) {
 	was := !pinned && s.forget(i)
 	s.mu.Unlock()
 	if was {
-		s.cfg.Log.Warn("a piece on disk is damaged and is fetched again", "piece", i, "cause", why)
-		s.gone(i)
+		s.gone(i, fmt.Errorf("%w: %w", ErrDamaged, why))
 	}
 }
 
@@ -284,9 +291,9 @@ func (s *Store) forget(i piece.Index) bool {
 }
 
 // gone tells of a piece that was forgotten. No lock is held.
-func (s *Store) gone(i piece.Index) {
+func (s *Store) gone(i piece.Index, why error) {
 	s.cfg.Memory.drop(s.memKey(i))
 	if s.cfg.OnLost != nil {
-		s.cfg.OnLost(i)
+		s.cfg.OnLost(i, why)
 	}
 }

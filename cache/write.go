@@ -107,7 +107,7 @@ func (s *Store) verifyArrival(i piece.Index, data []byte) ([sha1.Size]byte, erro
 		s.cfg.Log.Warn("the disk refuses and memory is short: pieces are given up and fetched again", "pieces", len(given))
 	}
 	for _, j := range given {
-		s.gone(j)
+		s.gone(j, ErrDisk)
 	}
 	if !still {
 		return [sha1.Size]byte{}, fmt.Errorf("piece %d was given up while the disk refused: %w", i, ErrAbsent)

@@ -143,7 +143,7 @@ func newHost(t testing.TB, rel *release, seed bool, cfg NodeConfig) *host {
 	return h
 }
 
-func (h *host) onLost(i piece.Index) {
+func (h *host) onLost(i piece.Index, _ error) {
 	if h.swarm != nil {
 		h.swarm.Lost(i)
 	}

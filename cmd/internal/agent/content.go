@@ -131,8 +131,14 @@ func (l *life) claimed() *piece.Set {
 	return nil
 }
 
-func (l *life) onLost(i piece.Index) {
-	l.damaged.Store(true)
+// onLost is told of pieces that were here and are not any more. They are
+// fetched again.
+func (l *life) onLost(i piece.Index, why error) {
+	if errors.Is(why, cache.ErrDamaged) {
+		l.damaged.Store(true)
+		l.log.Warn("what was staged is damaged and is fetched again; who writes there?",
+			"piece", i, "file", l.firstPath(i), "dest", l.cfg.Dest, "cause", why)
+	}
 	l.mu.Lock()
 	ready := l.ready
 	l.mu.Unlock()

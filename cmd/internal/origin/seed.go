@@ -150,8 +150,8 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now(), disk: disk}
 	r.store, err = cache.New(cache.Config{
 		Layout: mi.Layout, Hash: mi.Pieces.Hash, Backing: standing{disk}, Memory: s.memory, Claimed: all, Log: s.log,
-		OnLost: func(i piece.Index) {
-			s.log.Error("the origin's copy is damaged; publish it again", "version", version, "piece", i)
+		OnLost: func(i piece.Index, why error) {
+			s.log.Error("the origin's copy is damaged; publish it again", "version", version, "piece", i, "cause", why)
 		},
 	})
 	if err == nil {
