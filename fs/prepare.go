@@ -44,6 +44,19 @@ func Prepare(ctx context.Context, mountpoint string, log *slog.Logger) (Place, e
 	return Place{Path: path}, within(ctx, func() error { return emptyDir(path) })
 }
 
+// CoveredError says that something other than a FUSE filesystem is mounted at
+// the mountpoint. It wraps ErrMountpoint.
+type CoveredError struct {
+	Path         string // absolute, without symlinks
+	Source, Type string // as in the table of mounts
+}
+
+func (e *CoveredError) Error() string {
+	return fmt.Sprintf("%v: %s is mounted at %s (%s); unmount it: umount %s", ErrMountpoint, e.Source, e.Path, e.Type, e.Path)
+}
+
+func (e *CoveredError) Unwrap() error { return ErrMountpoint }
+
 // available returns why this process cannot mount.
 func available() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -111,11 +124,11 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 			return err
 		}
 		if !strings.HasPrefix(m.FSType, "fuse") {
-			return fmt.Errorf("%w: %s is mounted at %s (%s); unmount it: umount %s", ErrMountpoint, m.Source, path, m.FSType, path)
+			return &CoveredError{Path: path, Source: m.Source, Type: m.FSType}
 		}
-		err = within(ctx, func() error { var st unix.Statfs_t; return unix.Statfs(path, &st) })
+		err = probe(ctx, path)
 		switch {
-		case errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED):
+		case isDead(err):
 		case errors.Is(err, errNoAnswer):
 			return fmt.Errorf("%w: %s (%s) is mounted at %s and does not answer; see who serves it, or detach it: umount -l %s",
 				ErrMountpoint, m.Source, m.FSType, path, path)
@@ -129,6 +142,16 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 		}
 		log.Warn("detached the mount of a dead process", "mountpoint", path, "source", m.Source, "type", m.FSType)
 	}
+}
+
+// probe asks whoever serves the mount at path for a sign of life.
+func probe(ctx context.Context, path string) error {
+	return within(ctx, func() error { var st unix.Statfs_t; return unix.Statfs(path, &st) })
+}
+
+// isDead tells whether probe's error is that of a mount whose process is gone.
+func isDead(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }
 
 // topMount returns the mount that path leads to when it is a mountpoint, and
