@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build install demo test deps race unit integration lint fuzz bench clean help
+.PHONY: build install demo test deps race unit integration lint fuzz bench bench-swarm clean help
 
 GO       ?= go
 FUZZTIME ?= 60s
@@ -9,6 +9,7 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 DEMO     ?=
 BENCH    ?=
+SWARM    ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Everything but what drives the built binary from outside.
@@ -17,7 +18,7 @@ UNIT     = $$($(GO) list ./... | grep -v '/integration\(/\|$$\)')
 REPORT   = $(GO) run ./integration/testreport
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## the binary, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dcfs ./cmd/dcfs
@@ -64,6 +65,9 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: build ## every benchmark; BENCH='-only publish -full' passes flags on
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
 	$(GO) run ./integration/bench $(BENCH)
+
+bench-swarm: build ## a swarm on shaped links beside other programs; SWARM='-cases 8x100 -tools dcfs' passes flags on
+	$(GO) test ./integration/benchswarm -run '^$$' -bench . -benchtime 1x -timeout 0 -args -dcfs ../../bin/dcfs $(SWARM)
 
 clean: ## what make made
 	rm -rf bin

@@ -17,6 +17,7 @@ wants() {
 		command -v minisign|minisign|signatures both ways
 		command -v aria2c|aria2|interoperability
 		/usr/bin/python3 -c 'import libtorrent'|python3-libtorrent|interoperability
+		command -v udp-sender|udpcast|make bench-swarm
 		command -v setfattr|attr|extended attributes
 		command -v setcap|libcap2-bin|file capabilities
 		command -v mtree|mtree-netbsd|comparing trees

@@ -1,0 +1,216 @@
+package benchswarm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dcfs/integration/lab"
+)
+
+type dcfsTool struct{}
+
+// environment is that of dcfs on a host: nothing of the machine's own.
+func environment(h *lab.Host) func(*exec.Cmd) {
+	return func(c *exec.Cmd) {
+		env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "DCFS_") })
+		c.Env = append(env, "DCFS_STATE="+h.State(), "DCFS_RUN="+h.Run(), "DCFS_TRUSTED="+filepath.Join(h.Dir, "trusted.d"))
+	}
+}
+
+// publish makes the tree a release of the origin, and a torrent file of it.
+func publish(b *testing.B, w *work) (torrent string) {
+	torrent = filepath.Join(w.origin.Dir, "tree.torrent")
+	args := append([]string{"publish", w.tree, "--as", "bench", "--quiet", "--out", torrent}, strings.Fields(*extra)...)
+	cmd := w.origin.Command(b.Context(), w.dcfs, args...)
+	environment(w.origin)(cmd)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("publish: %v: %s", err, out)
+	}
+	return torrent
+}
+
+func (dcfsTool) run(b *testing.B, w *work) outcome {
+	publish(b, w)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	origin := w.origin.Start("origin", environment(w.origin), w.dcfs, "origin")
+	if err := origin.WaitLog(ctx, "origin ready"); err != nil {
+		b.Fatal(err)
+	}
+	if err := origin.WaitLog(ctx, "seeding"); err != nil {
+		b.Fatal(err)
+	}
+	before := w.shape()
+	start := time.Now()
+	procs := make([]*lab.Process, len(w.hosts))
+	for i, h := range w.hosts {
+		procs[i] = h.Start("fetch", environment(h), w.dcfs, "fetch", "bench", filepath.Join(h.Releases(), "bench"),
+			"--origin", "http://"+w.origin.Addr+":7070", "--insecure-unsigned", "--linger", "1h")
+	}
+	watch := newWatch(w.hosts, procs, start)
+	seconds := waitAll(b, start, w.hosts, watch.done)
+	watch.stop()
+	out := outcome{fall: watch.fall(seconds)}
+	for i, h := range w.all() {
+		p := origin
+		if i > 0 {
+			p = procs[i-1]
+		}
+		got := host{link: since(h, before[i])}
+		got.cpu, got.rssMiB = usage(p.PID())
+		if i == 0 {
+			out.origin = got
+			continue
+		}
+		st := watch.last(h)
+		got.seconds, got.fetched, out.bytes = seconds[i-1], st.BytesFetched, st.Bytes
+		out.hosts = append(out.hosts, got)
+	}
+	if *verb {
+		fmt.Println(origin.Tail(40), procs[0].Tail(40))
+	}
+	return out
+}
+
+// status is what is read of a host's status.
+type status struct {
+	State        string    `json:"state"`
+	StateSince   time.Time `json:"state_since"`
+	Bytes        int64     `json:"bytes"`
+	BytesHave    int64     `json:"bytes_have"`
+	BytesFetched int64     `json:"bytes_fetched"`
+	Peers        int       `json:"peers"`
+}
+
+// watch asks all hosts how they are, five times a second.
+type watch struct {
+	start time.Time
+	cease chan struct{}
+	ended sync.WaitGroup
+
+	mu   sync.Mutex
+	seen map[*lab.Host][]sample
+}
+
+type sample struct {
+	status
+	at float64
+}
+
+func newWatch(hosts []*lab.Host, procs []*lab.Process, start time.Time) *watch {
+	w := &watch{start: start, cease: make(chan struct{}), seen: make(map[*lab.Host][]sample)}
+	for i, h := range hosts {
+		w.ended.Go(func() {
+			for {
+				select {
+				case <-w.cease:
+					return
+				case <-time.After(200 * time.Millisecond):
+				}
+				if st, err := ask(h, procs[i].PID()); err == nil {
+					w.mu.Lock()
+					w.seen[h] = append(w.seen[h], sample{st, time.Since(start).Seconds()})
+					w.mu.Unlock()
+				}
+			}
+		})
+	}
+	return w
+}
+
+func (w *watch) stop() {
+	close(w.cease)
+	w.ended.Wait()
+}
+
+func (w *watch) last(h *lab.Host) status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if all := w.seen[h]; len(all) > 0 {
+		return all[len(all)-1].status
+	}
+	return status{}
+}
+
+// done reports when the copy stood under its name.
+func (w *watch) done(h *lab.Host) (time.Time, bool) {
+	st := w.last(h)
+	return st.StateSince, st.State == "materialised" || st.State == "lingering"
+}
+
+// ask reads a process's status from its socket, whose path may be too long for
+// an address.
+func ask(h *lab.Host, pid int) (st status, err error) {
+	dir, err := os.Open(h.Run())
+	if err != nil {
+		return st, err
+	}
+	defer dir.Close()
+	path := fmt.Sprintf("/proc/self/fd/%d/%d.sock", dir.Fd(), pid)
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	c := http.Client{Transport: tr, Timeout: 5 * time.Second}
+	res, err := c.Get("http://dcfs/v1/status")
+	if err != nil {
+		return st, err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = json.Unmarshal(raw, &st)
+	}
+	return st, err
+}
+
+// waterfall is where the time of a run goes: for each step the first and the
+// last host that reached it, in seconds, to a fifth of a second.
+type waterfall struct {
+	Peer, Piece, Half, Most, All, Copy [2]float64 // a peer, a piece, 50 %, 99 %, 100 %, materialised
+}
+
+func (w *watch) fall(seconds []float64) *waterfall {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := new(waterfall)
+	steps := []struct {
+		into *[2]float64
+		ok   func(status) bool
+	}{
+		{&f.Peer, func(s status) bool { return s.Peers > 0 }},
+		{&f.Piece, func(s status) bool { return s.BytesHave > 0 }},
+		{&f.Half, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes/2 }},
+		{&f.Most, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes/100*99 }},
+		{&f.All, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes }},
+	}
+	for _, step := range steps {
+		var at []float64
+		for _, all := range w.seen {
+			if i := slices.IndexFunc(all, func(s sample) bool { return step.ok(s.status) }); i >= 0 {
+				at = append(at, all[i].at)
+			}
+		}
+		if len(at) > 0 {
+			*step.into = [2]float64{slices.Min(at), slices.Max(at)}
+		}
+	}
+	f.Copy = [2]float64{slices.Min(seconds), slices.Max(seconds)}
+	return f
+}
+
+func (f *waterfall) print(w io.Writer) {
+	fmt.Fprintf(w, "waterfall, first to last host, s: a peer %.1f–%.1f · first piece %.1f–%.1f · half %.1f–%.1f · 99 %% %.1f–%.1f · all %.1f–%.1f · copy %.2f–%.2f\n",
+		f.Peer[0], f.Peer[1], f.Piece[0], f.Piece[1], f.Half[0], f.Half[1], f.Most[0], f.Most[1], f.All[0], f.All[1], f.Copy[0], f.Copy[1])
+}
