@@ -16,6 +16,7 @@ wants() {
 		command -v gcc && test -e /usr/include/stdlib.h|gcc libc6-dev|the race detector
 		command -v minisign|minisign|signatures both ways
 		command -v aria2c|aria2|interoperability
+		command -v mktorrent|mktorrent|comparing the speed of publish
 		/usr/bin/python3 -c 'import libtorrent'|python3-libtorrent|interoperability
 		command -v udp-sender|udpcast|make bench-swarm
 		command -v setfattr|attr|extended attributes
