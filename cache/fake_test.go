@@ -139,6 +139,8 @@ func (f *fakeFetcher) Relax(r piece.Range) {
 	}
 }
 
+func (f *fakeFetcher) Explain(i piece.Index) string { return fmt.Sprintf("somebody for %d", i) }
+
 func (f *fakeFetcher) urgency(i piece.Index) piece.Urgency {
 	f.mu.Lock()
 	defer f.mu.Unlock()

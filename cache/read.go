@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"dcfs/cache/piece"
@@ -106,8 +107,8 @@ func (s *Store) readPiece(ctx context.Context, i piece.Index, p []byte, in int64
 	}
 }
 
-// Wait returns nil when piece i is verified or claimed, or the context's cause,
-// wrapped with the piece and how long it was waited for.
+// Wait returns nil when piece i is verified or claimed, and a *WaitError when
+// ctx ends before.
 func (s *Store) Wait(ctx context.Context, i piece.Index) error {
 	_, err := s.await(ctx, i)
 	return err
@@ -141,6 +142,10 @@ func (s *Store) await(ctx context.Context, i piece.Index) ([]byte, error) {
 		return w.data, nil
 	case <-ctx.Done():
 	}
+	late := &WaitError{Piece: i, Since: w.since, Asked: "nobody was asked: not in the swarm yet", Cause: context.Cause(ctx)}
+	if f != nil { // before the demand is taken back
+		late.Asked = f.Explain(i)
+	}
 	s.mu.Lock()
 	w.readers--
 	last := w.readers == 0 && s.waits[i] == w
@@ -151,8 +156,27 @@ func (s *Store) await(ctx context.Context, i piece.Index) ([]byte, error) {
 	if last {
 		s.relax(one(i))
 	}
-	return nil, fmt.Errorf("piece %d was waited for since %s: %w",
-		i, w.since.Format(time.TimeOnly), context.Cause(ctx))
+	return nil, late
+}
+
+// WaitError says that a piece did not come before its reader gave up.
+type WaitError struct {
+	Piece piece.Index
+	Since time.Time // when the first of its readers began to wait
+	Asked string    // whom it was asked from and since when, in words
+	Cause error     // of the reader's context
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("piece %d was waited for since %s: %v", e.Piece, e.Since.Format(time.TimeOnly), e.Cause)
+}
+
+// Unwrap returns why the reader gave up.
+func (e *WaitError) Unwrap() error { return e.Cause }
+
+// LogValue gives the parts by their names (slog.LogValuer).
+func (e *WaitError) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("piece", int(e.Piece)), slog.String("asked", e.Asked), slog.Time("since", e.Since))
 }
 
 // ReadChunk fills p from the offset in of piece i if that is verified, or

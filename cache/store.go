@@ -52,6 +52,8 @@ type Fetcher interface {
 	Want(r piece.Range, u piece.Urgency)
 	// Relax takes back what Want said of the pieces of r.
 	Relax(r piece.Range)
+	// Explain says whom piece i was asked from and since when, for a message.
+	Explain(i piece.Index) string
 }
 
 // Config describes a store.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -31,11 +32,22 @@ func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 	}
 	began := time.Now()
 	if err := r.fill(cancel, p, start+off); err != nil {
-		r.log.Error("read failed", "file", r.tree.Path(id), "offset", off, "length", len(p),
-			"cause", err, "age", time.Since(began).Round(time.Millisecond))
+		r.complain(id, off, len(p), began, err)
 		return nil, toStatus(err)
 	}
 	return fuse.ReadResultData(p), fuse.OK
+}
+
+// complain writes the one log line of a READ that failed. What the content has
+// to say of the wait stands beside it, by its names.
+func (r *raw) complain(id tree.ID, off int64, n int, began time.Time, err error) {
+	attrs := []any{"file", r.tree.Path(id), "offset", off, "length", n,
+		"age", time.Since(began).Round(time.Millisecond)}
+	var wait slog.LogValuer
+	if errors.As(err, &wait) {
+		attrs = append(attrs, "", wait) // the empty key: its parts stand beside the others
+	}
+	r.log.Error("read failed", append(attrs, "cause", err)...)
 }
 
 // fill reads p from the stream within the deadline. The kernel cannot take a

@@ -58,6 +58,7 @@ type Node struct {
 
 	oversize atomic.Int64 // bytes of metadata that a peer has, above MaxExchanged
 	contacts contacts
+	ledgers  ledgers
 
 	open  context.Context // ends with Close
 	close context.CancelFunc
@@ -97,6 +98,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	guardMessages(&client.Callbacks)
 	n.noteSizes(&client.Callbacks)
 	n.contacts.install(&client.Callbacks)
+	n.ledgers.install(&client.Callbacks)
 	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)

@@ -28,14 +28,20 @@ type Store interface {
 // storeClient shows a Store to the library as its storage.
 type storeClient struct {
 	store   Store
-	suspect func(piece.Index) // told of pieces that the library wrongly calls complete; may be nil
+	watcher pieceWatcher // may be nil
 
 	mu     sync.RWMutex
 	failed map[piece.Index]bool // pieces whose hash was wrong the last time
 }
 
-func newStoreClient(s Store, suspect func(piece.Index)) *storeClient {
-	return &storeClient{store: s, suspect: suspect, failed: make(map[piece.Index]bool)}
+// pieceWatcher is told what the library makes of pieces.
+type pieceWatcher interface {
+	done(piece.Index)    // it is here
+	suspect(piece.Index) // the library wrongly calls it complete
+}
+
+func newStoreClient(s Store, w pieceWatcher) *storeClient {
+	return &storeClient{store: s, watcher: w, failed: make(map[piece.Index]bool)}
 }
 
 func (c *storeClient) OpenTorrent(context.Context, *metainfo.Info, metainfo.Hash) (storage.TorrentImpl, error) {
@@ -90,11 +96,15 @@ func (p storePiece) WriteAt(b []byte, off int64) (int, error) {
 // that and calls the piece complete nevertheless, so it is to ask again.
 func (p storePiece) MarkComplete() error {
 	p.client.setFailed(p.index, false)
+	w := p.client.watcher
 	if p.client.store.Have(p.index) {
+		if w != nil {
+			w.done(p.index)
+		}
 		return nil
 	}
-	if p.client.suspect != nil {
-		p.client.suspect(p.index)
+	if w != nil {
+		w.suspect(p.index)
 	}
 	return fmt.Errorf("piece %d was not verified by the store", p.index)
 }

@@ -28,6 +28,7 @@ type Swarm struct {
 	node *Node
 	t    *torrent.Torrent
 	log  *slog.Logger
+	asks *asks
 
 	stop     context.CancelFunc
 	announce sync.WaitGroup
@@ -46,10 +47,10 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("joining the swarm %x: %w", spec.InfoHash, context.Cause(ctx))
 	}
-	s := &Swarm{node: n, log: n.log}
+	s := &Swarm{node: n, log: n.log, asks: newAsks()}
 	t, fresh := n.client.AddTorrentOpt(torrent.AddTorrentOpts{
 		InfoHash:                 spec.InfoHash,
-		Storage:                  newStoreClient(spec.Store, s.suspect),
+		Storage:                  newStoreClient(spec.Store, s),
 		ChunkSize:                requestLength,
 		DisableInitialPieceCheck: true,
 	})
@@ -60,6 +61,7 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 		t.Drop()
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
+	n.ledgers.all.Store(t, s.asks)
 	s.t, s.base, s.want = t, make([]piece.Urgency, t.NumPieces()), make([]piece.Urgency, t.NumPieces())
 	t.SetOnWriteChunkError(func(err error) { s.log.Error("the piece store refused a chunk", "cause", err) })
 	s.start(spec.Trackers, spec.Peers)
@@ -117,6 +119,9 @@ func (s *Swarm) Lost(i piece.Index) {
 	s.recheck(i)
 	s.suspect(i)
 }
+
+// done is told by the storage of a piece that is here.
+func (s *Swarm) done(i piece.Index) { s.asks.done(i) }
 
 // suspect notes a piece that the library may wrongly call complete: it does so
 // a moment after the store did, whatever the store says in between.
@@ -211,5 +216,6 @@ func (s *Swarm) Leave(ctx context.Context) {
 		s.left = true
 		s.mu.Unlock()
 		s.t.Drop()
+		s.node.ledgers.all.Delete(s.t)
 	})
 }
