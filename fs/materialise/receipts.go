@@ -43,3 +43,19 @@ func Receipts(state string) ([]Receipt, error) {
 	slices.SortStableFunc(out, func(a, b Receipt) int { return b.Completed.Compare(a.Completed) })
 	return out, nil
 }
+
+// Find returns the receipt of the release that the directory at path is, by
+// whatever path that was finished: a bind mount of a release is that release.
+func Find(state, path string) (Receipt, bool, error) {
+	id, err := identify(path)
+	if err != nil {
+		return Receipt{}, false, err
+	}
+	all, err := Receipts(state)
+	for _, r := range all {
+		if id.is(r) {
+			return r, true, nil
+		}
+	}
+	return Receipt{}, false, err
+}

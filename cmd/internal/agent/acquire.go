@@ -44,7 +44,7 @@ func (l *life) preflight(ctx context.Context) error {
 	}
 	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
 	l.place = place
-	return err
+	return l.acceptNative(err)
 }
 
 // checkLink refuses early what could not be swapped at the end.

@@ -40,6 +40,7 @@ type life struct {
 	store    *cache.Store
 	swarm    *swarm.Swarm
 	place    fs.Place // where the mount goes
+	native   *native  // the path shows the copy already; nil for a path to mount at
 	server   *fs.Server
 	trace    *prefetch.Recorder
 	left     sync.Once                   // the swarm
@@ -146,6 +147,9 @@ func (l *life) mount(ctx context.Context) error {
 	if l.cfg.Mountpoint == "" {
 		return nil
 	}
+	if l.native != nil {
+		return l.useNative(ctx)
+	}
 	cfg := fs.Config{
 		Tree: l.rel.Tree, Content: l.store, Place: l.place, Version: l.rel.Name,
 		ReadTimeout: l.cfg.ReadTimeout, NoSUID: l.cfg.NoSUID,
@@ -166,6 +170,9 @@ func (l *life) mount(ctx context.Context) error {
 
 // unmount ends the mount, however the life ended.
 func (l *life) unmount() {
+	if l.native != nil {
+		l.leaveNative()
+	}
 	if l.server == nil {
 		return
 	}
@@ -245,6 +252,9 @@ func (l *life) linger(ctx context.Context) {
 	l.mu.Lock()
 	l.lingerEnd = time.Now().Add(l.cfg.Linger)
 	l.mu.Unlock()
+	if l.native != nil {
+		l.native.lived = true
+	}
 	l.enter(control.Lingering, nil)
 	sleep(ctx, l.cfg.Linger)
 }
