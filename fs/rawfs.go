@@ -20,6 +20,7 @@ type raw struct {
 	cfg   *Config
 	log   *slog.Logger
 	holds *holds
+	late  late
 	ctx   context.Context // ends with the mount; the parent of every READ's
 
 	xattrs bool // whether any entry has some

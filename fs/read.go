@@ -30,9 +30,18 @@ func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 	if r.cfg.OnRead != nil {
 		r.cfg.OnRead(id, off, len(p))
 	}
-	began := time.Now()
-	if err := r.fill(cancel, p, start+off); err != nil {
-		r.complain(id, off, len(p), began, err)
+	began, timeout := time.Now(), r.cfg.ReadTimeout
+	again := r.late.again(id, off, int64(len(p)), began)
+	if again {
+		timeout = 0
+	}
+	if err := r.fill(cancel, p, start+off, timeout); err != nil {
+		if errors.Is(err, ErrReadTimeout) && !again {
+			r.late.note(id, off, int64(len(p)), time.Now())
+		}
+		if !again {
+			r.complain(id, off, len(p), began, err)
+		}
 		return nil, toStatus(err)
 	}
 	return fuse.ReadResultData(p), fuse.OK
@@ -47,16 +56,16 @@ func (r *raw) complain(id tree.ID, off int64, n int, began time.Time, err error)
 	if errors.As(err, &wait) {
 		attrs = append(attrs, "", wait) // the empty key: its parts stand beside the others
 	}
-	r.log.Error("read failed", append(attrs, "cause", err)...)
+	r.log.Error("read failed", append(attrs, "cause", err.Error())...)
 }
 
 // fill reads p from the stream within the deadline. The kernel cannot take a
 // buffered READ back, so the deadline is the only end of a wait for bytes that
 // never come; cancel closes when the mount ends.
-func (r *raw) fill(cancel <-chan struct{}, p []byte, off int64) error {
+func (r *raw) fill(cancel <-chan struct{}, p []byte, off int64, timeout time.Duration) error {
 	ctx, stop := context.WithCancelCause(r.ctx)
 	defer stop(nil)
-	ctx, stopTimer := context.WithTimeoutCause(ctx, r.cfg.ReadTimeout, ErrReadTimeout)
+	ctx, stopTimer := context.WithTimeoutCause(ctx, timeout, ErrReadTimeout)
 	defer stopTimer()
 	go func() {
 		select {

@@ -13,8 +13,10 @@ import (
 	"dcfs/cache/piece"
 )
 
-// maxAsks bounds the peers that are remembered of one piece.
-const maxAsks = 16
+const (
+	maxAsks = 16 // peers that are remembered of one piece
+	maxBusy = 4  // peers that a message names
+)
 
 // asks is the ledger of a swarm's requests: which peer was asked for what, since
 // when, and how long peers take to answer. The library keeps that to itself; its
@@ -155,10 +157,6 @@ func (s *Swarm) Asked(i piece.Index) []piece.Ask { return s.asks.of(i) }
 // nobody was asked.
 func (s *Swarm) Explain(i piece.Index) string {
 	list := s.Asked(i)
-	if len(list) == 0 {
-		st := s.Stats()
-		return fmt.Sprintf("nobody was asked: %d peers known, %d connected", st.Known, st.Peers)
-	}
 	words := make([]string, len(list))
 	for k, a := range list {
 		words[k] = fmt.Sprintf("%s since %s", a.Peer, a.Since.Format(time.TimeOnly))
@@ -166,7 +164,39 @@ func (s *Swarm) Explain(i piece.Index) string {
 			words[k] += " until " + a.Dropped.Format(time.TimeOnly)
 		}
 	}
-	return strings.Join(words, ", ")
+	if len(list) > 0 {
+		return strings.Join(words, ", ")
+	}
+	st := s.Stats()
+	text := fmt.Sprintf("nobody was asked: %d peers known, %d connected", st.Known, st.Peers)
+	if busy := s.asks.busy(); len(busy) > 0 {
+		text += "; " + strings.Join(busy, ", ")
+	}
+	return text
+}
+
+// busy says of some peers that have requests how many, and since when the first
+// of them. Peers answer in order, so that what is not asked waits for those.
+func (a *asks) busy() (words []string) {
+	type load struct {
+		requests int
+		since    time.Time
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	loads := make(map[string]load)
+	for r, since := range a.sent {
+		l := loads[r.peer.RemoteAddr.String()]
+		if l.requests++; l.since.IsZero() || since.Before(l.since) {
+			l.since = since
+		}
+		loads[r.peer.RemoteAddr.String()] = l
+	}
+	for addr, l := range loads {
+		words = append(words, fmt.Sprintf("%s has %d other requests since %s", addr, l.requests, l.since.Format(time.TimeOnly)))
+	}
+	slices.Sort(words)
+	return words[:min(len(words), maxBusy)]
 }
 
 // find returns the entry of a peer. a.mu is held.
