@@ -96,6 +96,7 @@ type stuckFetcher struct{ held chan struct{} }
 
 func (f stuckFetcher) Want(piece.Range, piece.Urgency) { <-f.held }
 func (f stuckFetcher) Relax(piece.Range)               { <-f.held }
+func (f stuckFetcher) Explain(piece.Index) string      { <-f.held; return "" }
 
 // No lock of the torrent client is on the way to a verified piece, be it
 // pinned, in memory or on the disk: reads are served while that lock is held

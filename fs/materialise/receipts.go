@@ -47,7 +47,7 @@ func Receipts(state string) ([]Receipt, error) {
 // Find returns the receipt of the release that the directory at path is, by
 // whatever path that was finished: a bind mount of a release is that release.
 func Find(state, path string) (Receipt, bool, error) {
-	id, err := identify(path)
+	id, err := identify(durable.Disk{}, path)
 	if err != nil {
 		return Receipt{}, false, err
 	}
