@@ -2,10 +2,11 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -51,7 +52,7 @@ func (s *Server) busy(cause error) error {
 }
 
 func (s *Server) prunes() bool {
-	return s.fuse.KernelSettings().SupportsNotify(fuse.NOTIFY_PRUNE)
+	return s.conn.prunes()
 }
 
 // prune asks the kernel to let go of everything that is only cached.
@@ -62,8 +63,8 @@ func (s *Server) prune() {
 	ids := s.raw.holds.held()
 	for len(ids) > 0 {
 		n := min(len(ids), pruneBatch)
-		if st := s.fuse.PruneNotify(ids[:n]); st != fuse.OK && st != fuse.ENOENT {
-			s.log.Debug("prune", "status", st)
+		if err := s.conn.prune(ids[:n]); err != nil && !errors.Is(err, unix.ENOENT) {
+			s.log.Debug("prune", "cause", err)
 			return
 		}
 		ids = ids[n:]

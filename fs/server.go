@@ -28,7 +28,7 @@ type Server struct {
 	at   int // O_PATH of the directory below the mount
 	mnt  fuseMount
 	raw  *raw
-	fuse *fuse.Server
+	conn *connection
 	done chan struct{}
 
 	mu     sync.Mutex
@@ -70,11 +70,11 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	s.raw = newRaw(ctx, &s.cfg)
-	// From here on dev belongs to go-fuse, which closes it in every case.
-	s.fuse, err = fuse.NewServer(s.raw, fmt.Sprintf("/dev/fd/%d", dev), s.options())
-	if err != nil {
+	s.conn = newConnection(dev, s.raw, s.options(), s.log)
+	if err := s.conn.begin(); err != nil {
 		stop(err)
 		unix.Close(s.mnt.fd)
+		unix.Close(dev)
 		return fmt.Errorf("mount: talk to the kernel: %w", err)
 	}
 	go s.serve(stop)
@@ -84,8 +84,7 @@ func (s *Server) start(ctx context.Context) error {
 // serve runs until the kernel ends the connection, which it does when the last
 // user of the last mount is gone. It is the owner of everything that closes.
 func (s *Server) serve(stop context.CancelCauseFunc) {
-	s.fuse.Serve()
-	stop(ErrUnmounted)
+	s.conn.serve(func() { stop(ErrUnmounted) })
 	unix.Close(s.at)
 	close(s.done)
 }
