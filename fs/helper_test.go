@@ -24,6 +24,7 @@ func play(role string, args []string) int {
 	roles := map[string]func([]string) error{
 		"list": list, "sweep": sweep, "read": readOnce, "readahead": readAhead, "flood": flood,
 		"hold": hold, "watch": watch, "look": look, "serve": serveForever, "cwd": sitIn, "statfs": statfs,
+		"give": giveAway,
 	}
 	if err := roles[role](args); err != nil {
 		fmt.Fprintf(os.Stderr, "%s %q: %v\n", role, args, err)

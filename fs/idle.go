@@ -51,8 +51,9 @@ func (s *Server) busy(cause error) error {
 	return fmt.Errorf("%s: still held by %s (%d lookups): %w", s.path, who, s.raw.holds.total.Load(), cause)
 }
 
+// prunes says whether the count of what the kernel holds can be relied on.
 func (s *Server) prunes() bool {
-	return s.conn.prunes()
+	return s.conn.prunes() && !s.resumed
 }
 
 // prune asks the kernel to let go of everything that is only cached.

@@ -30,6 +30,9 @@ type Server struct {
 	raw  *raw
 	conn *connection
 	done chan struct{}
+	// resumed says that another process served the mount before: what the
+	// kernel holds of it is not known.
+	resumed bool
 
 	mu     sync.Mutex
 	bindID int  // the mount on top after Handover; 0 before
@@ -47,7 +50,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("%w: open %s: %w", ErrMountpoint, cfg.Place.Path, err)
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, path: cfg.Place.Path, at: at, done: make(chan struct{})}
-	if err := s.start(context.WithoutCancel(ctx)); err != nil {
+	if err := s.start(); err != nil {
 		unix.Close(at)
 		return nil, err
 	}
@@ -59,7 +62,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 // start creates the mount, unattached, and serves it.
-func (s *Server) start(ctx context.Context) error {
+func (s *Server) start() error {
 	dev, err := openDevice()
 	if err != nil {
 		return err
@@ -68,14 +71,23 @@ func (s *Server) start(ctx context.Context) error {
 		unix.Close(dev)
 		return err
 	}
-	ctx, stop := context.WithCancelCause(ctx)
+	if err := s.serveFrom(dev, func() error { return s.conn.begin() }); err != nil {
+		unix.Close(s.mnt.fd)
+		return fmt.Errorf("mount: talk to the kernel: %w", err)
+	}
+	return nil
+}
+
+// serveFrom answers what comes from dev once begin has agreed with the kernel.
+// It owns dev from here on.
+func (s *Server) serveFrom(dev int, begin func() error) error {
+	ctx, stop := context.WithCancelCause(context.Background()) // ends with the mount
 	s.raw = newRaw(ctx, &s.cfg)
 	s.conn = newConnection(dev, s.raw, s.options(), s.log)
-	if err := s.conn.begin(); err != nil {
+	if err := begin(); err != nil {
 		stop(err)
-		unix.Close(s.mnt.fd)
 		unix.Close(dev)
-		return fmt.Errorf("mount: talk to the kernel: %w", err)
+		return err
 	}
 	go s.serve(stop)
 	return nil
