@@ -189,7 +189,7 @@ func (s *Server) waitFor(d time.Duration) bool {
 
 // detach removes the mount from its path.
 func (s *Server) detach(ctx context.Context) error {
-	if s.handedOver() {
+	if s.HandedOver() {
 		if err := s.Idle(ctx); err != nil {
 			s.log.Warn("the covered mount is still in use; detaching it", "mountpoint", s.path, "cause", err)
 		}
@@ -250,7 +250,8 @@ func (s *Server) ended() bool {
 	}
 }
 
-func (s *Server) handedOver() bool {
+// HandedOver reports whether the path shows the directory of a Handover.
+func (s *Server) HandedOver() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bindID != 0

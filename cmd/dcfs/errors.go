@@ -47,6 +47,10 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 // complain prints err as `dcfs: <what>: <why>` and, where one is known, the
 // next thing to try.
 func complain(w io.Writer, err error) {
+	var s interface{ Silent() bool }
+	if errors.As(err, &s) && s.Silent() {
+		return // whoever failed has said so
+	}
 	fmt.Fprintf(w, "dcfs: %v\n", err)
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(w, "try: %s\n", hint)

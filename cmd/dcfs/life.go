@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"dcfs/cmd/internal/agent"
 	"dcfs/cmd/internal/control"
 	"dcfs/cmd/internal/detach"
+	"dcfs/cmd/internal/holder"
+	"dcfs/fs"
 )
 
 // lifeFlags are the flags of the commands that live a release's life on this
@@ -47,16 +50,51 @@ func liveRelease(c *cli.Context, cfg agent.Config) error {
 	if err != nil {
 		return err
 	}
+	held := holder.Inherit()
+	if cfg.Mountpoint != "" && c.Bool("survive") && held == nil && (stage == "" || detach.Started()) {
+		log, err := logger(c, c.App.ErrWriter)
+		if err != nil {
+			return err
+		}
+		return holder.Run(c.Context, os.Args, detach.Pass(), log)
+	}
 	parent := detach.Inherit()
 	show := newProgress(c)
 	defer show.close()
 	if cfg.Log, err = logger(c, show.writer()); err != nil {
 		return err
 	}
+	if err := beHeld(held, &cfg); err != nil {
+		return err
+	}
 	if stage != "" && parent == nil {
 		return background(c, cfg, stage, show)
 	}
 	return foreground(c, cfg, parent, show)
+}
+
+// beHeld joins a life to the process that keeps its mount, if there is one.
+func beHeld(held *holder.Child, cfg *agent.Config) error {
+	if held == nil {
+		cfg.PID = os.Getpid()
+		return nil
+	}
+	cfg.PID = held.Parent
+	cfg.Hold = func(h agent.Heritage) error {
+		text, err := json.Marshal(h)
+		if err != nil {
+			return err
+		}
+		return held.Deposit(text, h.Mount.Device, h.Mount.Below)
+	}
+	if len(held.Files) != 2 {
+		return nil // the first of its lives
+	}
+	cfg.Resume = &agent.Heritage{Mount: fs.Held{Device: held.Files[0], Below: held.Files[1]}}
+	if err := json.Unmarshal(held.Text, cfg.Resume); err != nil {
+		return fmt.Errorf("what a process that died left: %w", err)
+	}
+	return nil
 }
 
 func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show *progress) error {
@@ -66,7 +104,7 @@ func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show 
 		show.update(s)
 		parent.State(s)
 	}
-	stop := show.poll(c.Context, control.SocketPath(cfg.RunDir, os.Getpid()), cfg.Log)
+	stop := show.poll(c.Context, control.SocketPath(cfg.RunDir, cfg.PID), cfg.Log)
 	err := agent.Run(c.Context, cfg)
 	stop()
 	if err != nil {

@@ -42,6 +42,9 @@ func (l *life) preflight(ctx context.Context) error {
 				ErrConfig, flag, path, l.cfg.Mountpoint)
 		}
 	}
+	if l.cfg.Resume != nil {
+		return nil
+	}
 	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
 	l.place = place
 	return l.acceptNative(err)
@@ -77,6 +80,9 @@ func (l *life) closeNode() {
 
 // acquire finds the release and proves that it may be used here.
 func (l *life) acquire(ctx context.Context) error {
+	if l.cfg.Resume != nil {
+		return l.inherit()
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
 	defer cancel()
 	client := &catalog.Client{Origins: l.cfg.Origins}

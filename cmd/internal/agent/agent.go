@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,12 +63,15 @@ type Config struct {
 	MaxPeers   int
 	Peers      []string // HOST:PORT
 	PeerListen string
-	Rack       string        // named in the status; peers are not chosen by it yet
-	TraceOut   string        // file that takes the recorded first accesses
-	Owner      *tree.Account // who gets everything; nil: whom the release names
-	Reuse      []string      // directories that may have bytes of the release, besides those that receipts name
-	ReuseLinks bool          // make files that an older release has in every respect hardlinks of it
-	NoSUID     bool          // ignore setuid, setgid and file capabilities in the mount
+	Rack       string               // named in the status; peers are not chosen by it yet
+	TraceOut   string               // file that takes the recorded first accesses
+	Owner      *tree.Account        // who gets everything; nil: whom the release names
+	Reuse      []string             // directories that may have bytes of the release, besides those that receipts name
+	ReuseLinks bool                 // make files that an older release has in every respect hardlinks of it
+	NoSUID     bool                 // ignore setuid, setgid and file capabilities in the mount
+	Hold       func(Heritage) error // called when the mount has changed hands or state, for a successor; may be nil
+	Resume     *Heritage            // of a life that died with its process; nil: a new life
+	PID        int                  // by which the outside knows the process; 0: its own
 
 	TrustedDir       string
 	InsecureUnsigned bool
@@ -105,6 +109,9 @@ func (c *Config) fill() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.PID == 0 {
+		c.PID = os.Getpid()
 	}
 	return nil
 }
@@ -162,6 +169,9 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	}
 	defer l.unmount()
 	if err := l.saveMetainfo(); err != nil {
+		return err
+	}
+	if err := l.bequeath(); err != nil {
 		return err
 	}
 	if err := l.join(ctx); err != nil {

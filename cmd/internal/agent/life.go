@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -40,13 +39,16 @@ type life struct {
 	store    *cache.Store
 	swarm    *swarm.Swarm
 	place    fs.Place // where the mount goes
-	native   *native  // the path shows the copy already; nil for a path to mount at
-	server   *fs.Server
-	trace    *prefetch.Recorder
-	left     sync.Once                   // the swarm
-	damaged  atomic.Bool                 // a piece that was on the disk was not right
-	local    atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
-	reusing  atomic.Bool                 // while it is being taken
+	// activated says that the link was swapped: whoever moves it afterwards
+	// knows why, and a successor must not undo that.
+	activated bool
+	native    *native // the path shows the copy already; nil for a path to mount at
+	server    *fs.Server
+	trace     *prefetch.Recorder
+	left      sync.Once                   // the swarm
+	damaged   atomic.Bool                 // a piece that was on the disk was not right
+	local     atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
+	reusing   atomic.Bool                 // while it is being taken
 
 	mu        sync.Mutex
 	state     control.State
@@ -63,7 +65,7 @@ func newLife(c Config) *life {
 
 // listen serves the status socket.
 func (l *life) listen(ctx context.Context, group *errgroup.Group) error {
-	lis, err := control.Listen(control.SocketPath(l.cfg.RunDir, os.Getpid()))
+	lis, err := control.Listen(control.SocketPath(l.cfg.RunDir, l.cfg.PID))
 	if err != nil {
 		return fmt.Errorf("the status socket: %w; choose another directory with --run", err)
 	}
@@ -159,7 +161,7 @@ func (l *life) mount(ctx context.Context) error {
 		l.trace = prefetch.NewRecorder(l.rel.Tree, l.rel.Name)
 		cfg.OnRead = l.record
 	}
-	server, err := fs.Mount(ctx, cfg)
+	server, err := l.serve(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -194,7 +196,7 @@ func (l *life) live(ctx context.Context) error {
 		return err
 	}
 	l.enter(control.Materialised, nil)
-	if l.cfg.Activate != "" {
+	if l.cfg.Activate != "" && !l.activated {
 		previous, err := activate.Swap(l.cfg.Activate, l.cfg.Dest, activate.Options{
 			State: l.cfg.State, Allowed: func(string) error { return nil }, // it was finished just now
 		})
@@ -202,6 +204,10 @@ func (l *life) live(ctx context.Context) error {
 			return err
 		}
 		l.log.Info("activated", "link", l.cfg.Activate, "target", l.cfg.Dest, "previous", previous)
+		l.activated = true
+		if err := l.bequeath(); err != nil {
+			return err
+		}
 	}
 	// After the swap: a life that fails leaves no mount behind.
 	if err := l.handOver(); err != nil {
@@ -241,7 +247,7 @@ func (l *life) orStopped(ctx context.Context, err error) error {
 
 // handOver turns the mounted path native when that is how the life shall end.
 func (l *life) handOver() error {
-	if l.server == nil || l.cfg.AtEnd != AtEndHandover {
+	if l.server == nil || l.cfg.AtEnd != AtEndHandover || l.server.HandedOver() {
 		return nil
 	}
 	return l.server.Handover(l.cfg.Dest)

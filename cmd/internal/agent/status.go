@@ -18,7 +18,7 @@ func (l *life) Status() control.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := control.Status{
-		Schema: control.Schema, PID: os.Getpid(), Version: l.cfg.Release,
+		Schema: control.Schema, PID: l.cfg.PID, Version: l.cfg.Release,
 		State: l.state, Reason: l.reason, Started: l.started, StateSince: l.since,
 		Mountpoint: l.cfg.Mountpoint, Dest: l.cfg.Dest, Activate: l.cfg.Activate,
 		Waiting: []control.Wait{},

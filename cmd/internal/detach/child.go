@@ -32,6 +32,18 @@ func Inherit() *Reporter {
 	return &Reporter{pipe: pipe}
 }
 
+// Started reports whether Start made this process. It is false after Inherit.
+func Started() bool { return os.Getenv(eventsEnv) != "" }
+
+// Pass returns the pipe for a child that is to Inherit in the place of this
+// process, and nil when there is none.
+func Pass() *os.File {
+	if !Started() {
+		return nil
+	}
+	return os.NewFile(eventsFD, "events")
+}
+
 // State tells the parent of a new state.
 func (r *Reporter) State(s control.Status) { r.send(event{Status: &s}) }
 

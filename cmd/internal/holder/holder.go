@@ -39,7 +39,7 @@ const (
 	panicked = 2       // exit code of a Go program that panics
 
 	// A child that lives for less than soon counts as a failed attempt.
-	soon     = 10 * time.Second
+	soon     = 500 * time.Millisecond
 	attempts = 5
 )
 
@@ -122,7 +122,11 @@ func (k *keeper) live(ctx context.Context, theirs *os.File) error {
 		if failed++; time.Since(start) > soon {
 			failed = 0
 		}
-		if !crashed || ctx.Err() != nil || !k.holds() || failed >= attempts {
+		if !crashed || ctx.Err() != nil || !k.holds() {
+			return verdict(status)
+		}
+		if failed >= attempts {
+			k.log.Error("the process that serves the mount dies again and again; the mount ends", "was", state.String(), "attempts", failed)
 			return verdict(status)
 		}
 		k.log.Warn("the process that serves the mount died; another takes over", "was", state.String(), "pid", state.Pid())

@@ -1,0 +1,164 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dcfs/integration/lab"
+)
+
+// survivor is a mount whose serving process is killed again and again.
+type survivor struct {
+	t    *testing.T
+	n    *node
+	p    *lab.Process // the parent
+	mnt  string
+	mu   sync.Mutex
+	bad  []string
+	slow map[string]time.Duration // by reader, the longest that a round took
+}
+
+// server is the process id of the one that serves, 0 while there is none.
+func (s *survivor) server() int {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.p.PID()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // the thread may have ended
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return pid
+		}
+	}
+	return 0
+}
+
+// serving says whether pid has come so far that it answers: it is the one that
+// holds the mount's device.
+func serving(pid int) bool {
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == "/dev/fuse" {
+			return true
+		}
+	}
+	return false
+}
+
+// kills kills the serving process n times, each time when a new one serves.
+func (s *survivor) kills(n int) {
+	s.t.Helper()
+	last := 0
+	for range n {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+		err := lab.Poll(ctx, func() (bool, error) {
+			pid := s.server()
+			if pid == 0 || pid == last || !serving(pid) {
+				return false, nil
+			}
+			last = pid
+			return true, syscall.Kill(pid, syscall.SIGKILL)
+		})
+		cancel()
+		if err != nil {
+			s.t.Fatalf("nobody took over: %v\n%s", err, s.p.Tail(30))
+		}
+		time.Sleep(time.Duration(600+rand.IntN(300)) * time.Millisecond)
+	}
+}
+
+// reader runs a shell command on the mount again and again, which has to print
+// the same each time.
+func (s *survivor) reader(stop <-chan struct{}, want, command string) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		start := time.Now()
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Dir = s.n.Dir
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		s.mu.Lock()
+		s.slow[command] = max(s.slow[command], time.Since(start))
+		if err != nil || string(out) != want {
+			s.bad = append(s.bad, fmt.Sprintf("%s: %v, %.200q, want %.200q: %s", command, err, out, want, &stderr))
+		}
+		s.mu.Unlock()
+	}
+}
+
+// TestSurvive kills the process that serves a mount while programs read it, map
+// it and run from it, before, during and after the handover. They see nothing
+// but pauses. DCFS_SOAK_KILLS sets how often.
+func TestSurvive(t *testing.T) {
+	lab.Require(t, lab.Root, lab.FUSE, lab.Tool("rsync"))
+	kills := 12
+	if n, err := strconv.Atoi(os.Getenv("DCFS_SOAK_KILLS")); err == nil && n > 0 {
+		kills = n
+	}
+	l := lab.New(t, "origin", "a")
+	o := newOrigin(t, l.Host("origin"))
+	source := sampleTree(t, 300, 6, 2<<20)
+	tool(t, source, "cp", "/bin/echo", "bin/run")
+	release := o.publish(source, "v")
+	n := o.newNode(l.Host("a"))
+	s := &survivor{t: t, n: n, mnt: filepath.Join(n.Mnt(), "v"), slow: map[string]time.Duration{}}
+	must(t, os.Mkdir(s.mnt, 0o755))
+	n.Shape(lab.Shape{Down: "12mbit"}) // so that readers meet what is not here yet
+	dest := filepath.Join(n.Releases(), "v")
+	s.p = n.daemon("mount", "mount", release.Version, s.mnt, "--origin", o.url(), "--dest", dest,
+		"--activate", filepath.Join(n.Dir, "current"), "--survive", "--linger", "10m")
+	n.reach(s.p, "v", "mounted", 20*time.Second)
+
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	start := func(command string) {
+		want := tool(t, source, "sh", "-c", command)
+		readers.Go(func() { s.reader(stop, want, "cd "+s.mnt+" && "+command) })
+	}
+	start("find . | LC_ALL=C sort | sha256sum")
+	start("cat $(find . -type f | LC_ALL=C sort) | sha256sum")
+	start("./bin/run runs")
+	start("cmp big/00.bin big/00.bin && dd if=big/05.bin bs=64k skip=5 count=20 status=none | sha256sum")
+
+	s.kills(kills)
+	n.Shape(lab.Shape{})
+	n.reach(s.p, "v", "lingering", 60*time.Second)
+	s.kills(kills / 4)
+	n.reach(s.p, "v", "lingering", 60*time.Second)
+	close(stop)
+	readers.Wait()
+	for _, b := range s.bad {
+		t.Error(b)
+	}
+	t.Logf("%d kills; the longest rounds of the readers: %v", kills+kills/4, s.slow)
+	equal(t, source, dest)
+	equal(t, source, s.mnt)
+	if got := len(n.MountsBelow(s.mnt)); got > 2 {
+		t.Errorf("%d mounts on one another", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if code, err := s.p.Stop(ctx); err != nil || code != 0 {
+		t.Errorf("SIGTERM: exit %d, %v\n%s", code, err, s.p.Tail(30))
+	}
+	must(t, n.Unmount(s.mnt)) // the copy, which the handover leaves
+}
