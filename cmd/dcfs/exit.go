@@ -14,6 +14,7 @@ import (
 	"dcfs/cmd/internal/catalog"
 	"dcfs/cmd/internal/config"
 	"dcfs/cmd/internal/fleet"
+	"dcfs/cmd/internal/gc"
 	"dcfs/cmd/internal/origin"
 	dcfs "dcfs/fs"
 	"dcfs/fs/activate"
@@ -86,6 +87,7 @@ var exitTable = []struct {
 
 	{materialise.ErrBusy, exitTemporary},
 	{activate.ErrBusy, exitTemporary},
+	{gc.ErrBusy, exitTemporary},
 	{tree.ErrChanged, exitTemporary},
 	{agent.ErrStopped, exitTemporary},
 	{fleet.ErrFailed, exitTemporary},

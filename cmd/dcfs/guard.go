@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -55,6 +56,9 @@ type flagArg struct {
 func split(app *cli.App, args []string) (*line, error) {
 	l := &line{app: app}
 	takesValue := flagKinds(app.Commands)
+	if c := guessCommand(app, args); c != nil {
+		maps.Copy(takesValue, flagKinds([]*cli.Command{c}))
+	}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -99,9 +103,24 @@ func isKnownFlag(arg string, kinds map[string]bool) bool {
 	return known || arg == "--"
 }
 
-// flagKinds says of every flag of every command whether it takes a value. A
-// name means the same in all commands (a test holds us to it), which is why
-// flags may even stand before the command.
+// guessCommand returns the command that the line will name, or nil: the first
+// word that is one. It can only be wrong about a line that has a command's name
+// as the value of a flag before the command, and then only about --keep.
+func guessCommand(app *cli.App, args []string) *cli.Command {
+	for _, arg := range args {
+		if arg == "--" {
+			return nil
+		}
+		if i := slices.IndexFunc(app.Commands, func(c *cli.Command) bool { return c.HasName(arg) }); i >= 0 {
+			return app.Commands[i]
+		}
+	}
+	return nil
+}
+
+// flagKinds says of every flag of the commands whether it takes a value. A name
+// means the same in all commands but for --keep (a test holds us to it), which
+// is why flags may even stand before the command.
 func flagKinds(commands []*cli.Command) map[string]bool {
 	kinds := map[string]bool{"help": false, "h": false, "version": false}
 	for _, c := range commands {

@@ -78,3 +78,44 @@ func readHistory(file string) (h history, err error) {
 	}
 	return h, nil
 }
+
+// Link is a symlink that was activated on this host.
+type Link struct {
+	Path     string
+	Now      string   // where it leads, absolute; "" when it is not there
+	Pending  []string // where it may lead next: by a swap that has begun, or an order that is taken back
+	Previous string   // where Rollback would lead; "" when nowhere
+}
+
+// Links lists the symlinks that the state directory remembers, also those that
+// are not there any more. A history that cannot be read is an error: what it
+// would protect is not known.
+func Links(state string) ([]Link, error) {
+	files, err := filepath.Glob(filepath.Join(state, "links", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var out []Link
+	for _, file := range files {
+		l := &pointer{}
+		if l.hist, err = readHistory(file); err != nil {
+			return nil, err
+		}
+		if l.path = l.hist.Link; l.path == "" {
+			continue // it was removed meanwhile
+		}
+		// What stands there now may be no link: then it leads nowhere.
+		if l.now, err = readLink(l.path); err != nil && !errors.Is(err, ErrNotLink) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		link := Link{Path: l.path, Now: l.now, Previous: l.previous()}
+		if l.now == l.hist.Previous && l.now != l.hist.Current {
+			link.Pending = append(link.Pending, l.hist.Current)
+		}
+		if l.hist.From != "" && !l.hist.Closed {
+			link.Pending = append(link.Pending, l.hist.From)
+		}
+		out = append(out, link)
+	}
+	return out, nil
+}

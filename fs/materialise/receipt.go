@@ -69,7 +69,7 @@ func (id identity) is(r Receipt) bool {
 func newReceipt(dest, version string, infoHash [20]byte, id identity) Receipt {
 	return Receipt{
 		Schema: 1, Version: version, InfoHash: hex.EncodeToString(infoHash[:]), Dest: dest,
-		Dev: id.dev, Ino: id.ino, Born: id.born, Completed: time.Now().UTC().Truncate(time.Second),
+		Dev: id.dev, Ino: id.ino, Born: id.born, Completed: time.Now().UTC(),
 	}
 }
 

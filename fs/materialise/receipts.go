@@ -1,11 +1,6 @@
 package materialise
 
 import (
-	"encoding/json"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"dcfs/fs/durable"
@@ -17,25 +12,12 @@ const maxReceipt = 64 << 10
 // Receipts lists the releases that stand complete on this host, the newest
 // first. What cannot be read or is not there any more is left out.
 func Receipts(state string) ([]Receipt, error) {
-	dir := filepath.Join(state, "receipts")
-	names, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	all, err := Recorded(state)
 	if err != nil {
 		return nil, err
 	}
 	var out []Receipt
-	for _, e := range names {
-		path := filepath.Join(dir, e.Name())
-		if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxReceipt {
-			continue
-		}
-		b, err := os.ReadFile(path)
-		var r Receipt
-		if err != nil || json.Unmarshal(b, &r) != nil || r.Schema != 1 || path != receiptPath(state, r.Dest) {
-			continue
-		}
+	for _, r := range all {
 		if id, err := identify(durable.Disk{}, r.Dest); err == nil && id.is(r) {
 			out = append(out, r)
 		}

@@ -30,17 +30,27 @@ var ErrGone = errors.New("process is gone")
 // an error for each process that did not answer. Sockets of dead processes are
 // removed. A directory that is not there holds no process.
 func Collect(ctx context.Context, runDir string, timeout time.Duration) ([]Status, []error) {
+	all, dead, errs := Look(ctx, runDir, timeout)
+	for _, path := range dead {
+		os.Remove(path)
+	}
+	return all, errs
+}
+
+// Look is Collect without its effect: it returns the sockets of dead processes,
+// by path, and leaves them.
+func Look(ctx context.Context, runDir string, timeout time.Duration) (all []Status, dead []string, errs []error) {
 	dir, err := os.Open(runDir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, []error{fmt.Errorf("run directory: %w", err)}
+		return nil, nil, []error{fmt.Errorf("run directory: %w", err)}
 	}
 	defer dir.Close()
 	entries, err := dir.ReadDir(-1)
 	if err != nil {
-		return nil, []error{fmt.Errorf("run directory: %w", err)}
+		return nil, nil, []error{fmt.Errorf("run directory: %w", err)}
 	}
 	names := socketNames(entries)
 	answers, failures := make([]*Status, len(names)), make([]error, len(names))
@@ -54,7 +64,13 @@ func Collect(ctx context.Context, runDir string, timeout time.Duration) ([]Statu
 		})
 	}
 	wg.Wait()
-	return sift(answers, failures)
+	for i, err := range failures {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			dead = append(dead, filepath.Join(runDir, names[i]))
+		}
+	}
+	all, errs = sift(answers, failures)
+	return all, dead, errs
 }
 
 func socketNames(entries []os.DirEntry) (names []string) {
@@ -91,6 +107,9 @@ func Ask(ctx context.Context, path string, timeout time.Duration) (Status, error
 	}
 	defer dir.Close()
 	s, err := ask(ctx, dir, filepath.Base(path), timeout)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		os.Remove(short(dir, filepath.Base(path)))
+	}
 	if err != nil {
 		return Status{}, err
 	}
@@ -106,8 +125,7 @@ func ask(ctx context.Context, dir *os.File, name string, timeout time.Duration) 
 	case err == nil:
 		return s, nil
 	case errors.Is(err, syscall.ECONNREFUSED):
-		os.Remove(short(dir, name))
-		return nil, fmt.Errorf("%s: %w", path, ErrGone)
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrGone, err)
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("%s: %w", path, ErrGone)
 	case errors.Is(err, context.DeadlineExceeded):
