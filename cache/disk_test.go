@@ -18,7 +18,7 @@ import (
 func TestClaimsAreHashedBeforeUse(t *testing.T) {
 	r := newRig(t, 20, 4, onDisk)
 	r.disk.data[9] ^= 1 // piece 2
-	if !r.Have(2) || r.Stats().Pieces != 0 || r.Stats().Claimed != 5 {
+	if st := r.Stats(); !r.Have(2) || st.Pieces != 0 || st.Claimed != 5 || st.Unproven != 20 || st.Resumed != 0 {
 		t.Fatalf("at the start: %+v", r.Stats())
 	}
 	p := make([]byte, 3)
@@ -32,8 +32,8 @@ func TestClaimsAreHashedBeforeUse(t *testing.T) {
 	if got := r.losses(); !slices.Equal(got, []piece.Index{2}) {
 		t.Fatalf("OnLost was told of %v", got)
 	}
-	if r.Stats().Claimed != 0 || r.Stats().Pieces != 4 || isDone(r.Complete()) {
-		t.Fatalf("after scrubbing: %+v", r.Stats())
+	if st := r.Stats(); st.Claimed != 0 || st.Pieces != 4 || st.Unproven != 0 || st.Resumed != 16 || isDone(r.Complete()) {
+		t.Fatalf("after scrubbing: %+v", st)
 	}
 	r.start()
 	r.mustDeliver(2)

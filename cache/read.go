@@ -235,8 +235,11 @@ func (s *Store) load(i piece.Index) ([]byte, error) {
 	l.data, l.err = s.hashed(i)
 	s.mu.Lock()
 	delete(s.loading, i)
-	if l.err == nil && s.admit(i, l.data) && s.written.Add(i) {
-		s.disk.unsaved = true
+	if l.err == nil && s.admit(i, l.data) {
+		s.disk.unsaved = s.written.Add(i) || s.disk.unsaved
+		if s.cfg.Claimed.Has(i) {
+			s.resumed += int64(len(l.data))
+		}
 	}
 	s.mu.Unlock()
 	if l.err == nil {

@@ -99,6 +99,7 @@ type Store struct {
 	dirty    map[piece.Index][]byte // verified, pinned until the backing has them
 	queue    []piece.Index          // dirty pieces in the order of their coming; the first is being written
 	bytes    int64                  // in dirty
+	resumed  int64                  // see Stats
 	room     *sync.Cond             // Verify may go on: bytes sank, a reader came, the disk refused, or closed
 	work     chan struct{}          // queue has grown; one slot
 	idle     *sync.Cond             // queue has become empty, or the disk failed, or closed
@@ -233,6 +234,8 @@ type Stats struct {
 	Pieces   int   // verified
 	Bytes    int64 // verified
 	Claimed  int   // on disk by what a former process said, not hashed yet
+	Unproven int64 // bytes of these
+	Resumed  int64 // bytes that a former process had put on disk (Config.Claimed) and that proved right
 	Dirty    int64 // bytes verified and not yet written to the backing
 	Arriving int   // pieces of which some chunks are here
 }
@@ -241,12 +244,21 @@ type Stats struct {
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, n := s.cfg.Layout, s.verified.Len()
-	bytes := int64(n) * l.Length
-	if last := piece.Index(l.Count() - 1); s.verified.Has(last) {
+	return Stats{
+		Pieces: s.verified.Len(), Bytes: s.bytesOf(s.verified),
+		Claimed: s.claimed.Len(), Unproven: s.bytesOf(s.claimed), Resumed: s.resumed,
+		Dirty: s.bytes, Arriving: len(s.arriving),
+	}
+}
+
+// bytesOf is the size of a set of pieces: only the last may be shorter.
+func (s *Store) bytesOf(set *piece.Set) int64 {
+	l := s.cfg.Layout
+	bytes := int64(set.Len()) * l.Length
+	if last := piece.Index(l.Count() - 1); set.Has(last) {
 		bytes -= l.Length - l.Size(last)
 	}
-	return Stats{Pieces: n, Bytes: bytes, Claimed: s.claimed.Len(), Dirty: s.bytes, Arriving: len(s.arriving)}
+	return bytes
 }
 
 // Close makes every blocked Verify and Flush return. Readers end by their own

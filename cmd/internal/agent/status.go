@@ -40,6 +40,7 @@ func (l *life) Status() control.Status {
 func (l *life) addFigures(s *control.Status) {
 	have := l.store.Stats()
 	s.BytesHave, s.PiecesHave = have.Bytes, have.Pieces
+	s.BytesClaimed, s.BytesResumed = have.Unproven, have.Resumed
 	st := l.swarm.Stats()
 	s.BytesFetched, s.BytesUploaded = st.Received, st.Sent
 	if local := l.local.Load(); local != nil {

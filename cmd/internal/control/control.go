@@ -85,6 +85,8 @@ type Traffic struct {
 	BytesHave     int64  `json:"bytes_have"`
 	BytesFetched  int64  `json:"bytes_fetched"` // payload received from peers, waste included
 	BytesReused   int64  `json:"bytes_reused"`  // verified from what this host had already
+	BytesClaimed  int64  `json:"bytes_claimed"` // on disk by what an earlier process recorded, not hashed yet
+	BytesResumed  int64  `json:"bytes_resumed"` // of these, what was hashed and is right
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Pieces        int    `json:"pieces"`
 	PiecesHave    int    `json:"pieces_have"`
