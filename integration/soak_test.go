@@ -71,6 +71,7 @@ type soak struct {
 	source  string
 	release published
 	content map[string][]byte // of the source's files, by path
+	start   time.Time
 	seed    uint64
 	short   bool
 	target  int64
@@ -114,6 +115,7 @@ func newSoak(t *testing.T) *soak {
 	s.content = contents(t, s.source)
 	// Slow enough that a copy takes longer than the interval of the records.
 	s.o.Shape(lab.Shape{Up: "60mbit"})
+	s.start = time.Now()
 	return s
 }
 

@@ -75,6 +75,8 @@ func (v *victim) round(ctx context.Context) {
 		}
 		p.Kill()
 		v.s.kills.Add(1)
+		v.t.Logf("%s: killed %s in %q, %d of %d bytes here, %d resumed, %d came", v.Name,
+			time.Since(v.s.start).Round(time.Millisecond), st.State, st.BytesHave, st.Bytes, st.BytesResumed, st.BytesFetched)
 		had = v.killed(ctx, st, had)
 	}
 	v.clean()
@@ -179,6 +181,7 @@ func (v *victim) finished(ctx context.Context, p *lab.Process, st soakStatus, ha
 		v.t.Errorf("%s: the copy does not stand: %v", v.Name, err)
 	}
 	v.whole(ctx)
+	v.t.Logf("%s: copy %s, %d came", v.Name, time.Since(v.s.start).Round(time.Millisecond), st.BytesFetched)
 	again := had.bytes - st.BytesResumed
 	v.s.count(func(c *tally) {
 		c.lives++
