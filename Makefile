@@ -1,10 +1,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build install demo test deps race unit integration lint fuzz bench bench-swarm clean help
+.PHONY: build install demo test deps race unit integration lint fuzz bench soak bench-swarm clean help
 
 GO       ?= go
 FUZZTIME ?= 60s
+SOAK     ?= 300
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 DEMO     ?=
@@ -68,6 +69,10 @@ bench: build ## every benchmark; BENCH='-only publish -full' passes flags on
 
 bench-swarm: build ## a swarm on shaped links beside other programs; SWARM='-cases 8x100 -tools dcfs' passes flags on
 	$(GO) test ./integration/benchswarm -run '^$$' -bench . -benchtime 1x -timeout 0 -args -dcfs ../../bin/dcfs $(SWARM)
+
+# A kill takes about three seconds. SOAK_SEED=N repeats a run.
+soak: deps ## hosts of a live swarm killed at random SOAK times (300), while programs read
+	SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 6h -run '^TestSoak$$' ./integration
 
 clean: ## what make made
 	rm -rf bin

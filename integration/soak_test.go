@@ -50,7 +50,7 @@ func TestSoak(t *testing.T) {
 			readers.Go(func() { r.run(ctx) })
 		}
 		victims.Go(func() {
-			for first := true; (first || s.goesOn()) && !t.Failed(); first = false {
+			for first := true; (first || !s.short && s.goesOn()) && !t.Failed(); first = false {
 				v.round(ctx)
 			}
 		})
@@ -86,6 +86,7 @@ type soak struct {
 // tally is what was counted over all lives; bytes.
 type tally struct {
 	lives, copies      int
+	named              int   // kills after a receipt was written
 	durable, refetched int64 // as TestSoak says
 	fetched, needed    int64 // of lives that came to the end: what came, and what was missing at their start
 }
@@ -181,7 +182,8 @@ func (s *soak) report() {
 	percent := func(part, whole int64) string {
 		return fmt.Sprintf("%.3f %%", 100*float64(part)/float64(max(whole, 1)))
 	}
-	s.t.Logf("%d kills of hosts, %d of the origin; %d lives, %d copies", kills, s.originDie, c.lives, c.copies)
+	s.t.Logf("%d kills of hosts, %d of them with a receipt written, %d of the origin; %d lives, %d copies",
+		kills, c.named, s.originDie, c.lives, c.copies)
 	s.t.Logf("durable at the kills: %d bytes; of these fetched again: %d, %s", c.durable, c.refetched, percent(c.refetched, c.durable))
 	s.t.Logf("lives that made a copy: %d bytes were missing, %d came, %s more", c.needed, c.fetched, percent(c.fetched-c.needed, c.needed))
 	s.t.Logf("reads: %v", s.seen)

@@ -44,16 +44,17 @@ func (s *soak) victim(name string) *victim {
 
 // How a life ends.
 const (
-	killSoon  = iota // in its first second and a half
-	killLater        // after a record of progress can have been made
-	killAtEnd        // within a moment of its last piece
-	survive          // not before the copy stands
+	killSoon   = iota // in its first second and a half
+	killLater         // after a record of progress can have been made
+	killAtEnd         // within a moment of its last piece
+	killAtName        // between the receipt, the copy's name, the link and the handover
+	survive           // not before the copy stands
 )
 
 // round brings the release to the host once, through several lives, and takes
 // it away again.
 func (v *victim) round(ctx context.Context) {
-	plan := []int{killSoon, killLater, killAtEnd}
+	plan := []int{killSoon, killLater, killAtName}
 	if !v.s.short {
 		plan = nil
 		for range 1 + v.r.IntN(5) {
@@ -61,8 +62,10 @@ func (v *victim) round(ctx context.Context) {
 		}
 	}
 	var had record
+	atEnd := []string{"handover", "handover", "unmount", "keep"}[v.r.IntN(4)]
 	for _, how := range append(plan, survive) {
 		p := v.daemon("life", "mount", v.s.release.Version, v.mountpoint, "--origin", v.s.o.url(), "--dest", v.dest,
+			"--activate", v.current(), "--at-end", atEnd,
 			"--linger", "10m", "--cache", "32MiB", "--wait", "2m", "--peer-listen", v.Addr+":7072")
 		st, err := v.live(ctx, p, how)
 		if err != nil {
@@ -82,6 +85,8 @@ func (v *victim) round(ctx context.Context) {
 	v.clean()
 }
 
+func (v *victim) current() string { return filepath.Join(v.Dir, "current") }
+
 // live waits for the instant at which the life is to be killed, or has made the
 // copy, and returns its status at that instant.
 func (v *victim) live(ctx context.Context, p *lab.Process, how int) (last soakStatus, err error) {
@@ -92,6 +97,9 @@ func (v *victim) live(ctx context.Context, p *lab.Process, how int) (last soakSt
 		killLater: between(v.r, 5200*time.Millisecond, 8*time.Second),
 		killAtEnd: between(v.r, 0, 80*time.Millisecond), survive: 0,
 	}[how]
+	if how == killAtName && !v.named() {
+		return v.untilNamed(ctx, p)
+	}
 	start := time.Now()
 	err = lab.Poll(ctx, func() (bool, error) {
 		if !p.Running() {
@@ -120,6 +128,29 @@ func (v *victim) live(ctx context.Context, p *lab.Process, how int) (last soakSt
 			last = st
 		}
 	}
+	return last, nil
+}
+
+// named tells whether a receipt is written: the copy's name comes next.
+func (v *victim) named() bool {
+	receipts, err := os.ReadDir(filepath.Join(v.State(), "receipts"))
+	return err == nil && len(receipts) > 0
+}
+
+// untilNamed looks without a pause, for all that follows takes milliseconds.
+func (v *victim) untilNamed(ctx context.Context, p *lab.Process) (last soakStatus, err error) {
+	for asked := time.Now(); !v.named(); time.Sleep(200 * time.Microsecond) {
+		if !p.Running() || ctx.Err() != nil {
+			return last, fmt.Errorf("no copy was made: running %t, %w", p.Running(), ctx.Err())
+		}
+		if time.Since(asked) > 50*time.Millisecond {
+			asked = time.Now()
+			if st, err := v.ask(ctx, p.PID()); err == nil {
+				last = st
+			}
+		}
+	}
+	time.Sleep(between(v.r, 0, 12*time.Millisecond))
 	return last, nil
 }
 
@@ -160,6 +191,9 @@ func (v *victim) killed(ctx context.Context, st soakStatus, had record) record {
 	v.total = max(v.total, st.Bytes)
 	now := v.record(v.total)
 	again := had.missingFrom(now)
+	if v.named() { // a receipt, and perhaps the name: which of the two, chance decides
+		v.s.count(func(c *tally) { c.named++ })
+	}
 	if st.ready() { // else it was killed before it had looked
 
 		again = max(again, had.bytes-st.BytesResumed-st.BytesClaimed)
@@ -204,9 +238,12 @@ func (v *victim) finished(ctx context.Context, p *lab.Process, st soakStatus, ha
 	}
 }
 
-// whole holds the final name to the whole release or nothing.
+// whole holds the final name, and the link, to the whole release or nothing.
 func (v *victim) whole(ctx context.Context) {
 	if _, err := os.Lstat(v.dest); errors.Is(err, os.ErrNotExist) {
+		if to, err := os.Readlink(v.current()); err == nil {
+			v.t.Errorf("%s: the link leads to %s, where nothing stands", v.Name, to)
+		}
 		return
 	}
 	diff, err := compare.Same(ctx, v.s.source, v.dest)
@@ -222,6 +259,9 @@ func (v *victim) clean() {
 	defer v.cleaning.Unlock()
 	if err := v.Unmount(v.mountpoint); err != nil {
 		v.t.Error(err)
+	}
+	if err := os.Remove(v.current()); err != nil {
+		v.t.Errorf("%s: the link at the end: %v", v.Name, err)
 	}
 	v.gc("--keep", "0", "--stale-after", "0s")
 	for _, dir := range []string{v.Releases(), v.Run(), filepath.Join(v.State(), "receipts"), filepath.Join(v.State(), "metainfo")} {

@@ -35,8 +35,12 @@ func (l *Lab) close() {
 		}
 	}
 	if l.t.Failed() {
+		shown := map[string]bool{} // programs that were started again share their files
 		for _, p := range l.procs {
-			l.t.Log(p.Tail(60))
+			if !shown[p.Stderr] {
+				l.t.Log(p.Tail(60))
+			}
+			shown[p.Stderr] = true
 		}
 	}
 }
