@@ -48,25 +48,37 @@ func (s *Store) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 // demand asks for all missing pieces of r at once, so that a read over several
-// pieces waits for them side by side, and for a few behind them.
+// pieces waits for them side by side, and for a few behind them. A read that
+// misses nothing asks for what lies behind it all the same: a scan of small
+// files goes through the stream in order, and the kernel, which sees a new file
+// each time, never reads ahead for it.
 func (s *Store) demand(r piece.Range) {
 	s.mu.Lock()
 	f := s.fetcher
-	missing := piece.Range{First: r.End, End: r.First}
+	missing := s.absent(r)
+	behind := s.absent(piece.Range{First: r.End, End: r.End + piece.Index(s.cfg.Ahead)})
+	s.mu.Unlock()
+	switch {
+	case f == nil:
+	case missing.Len() > 0:
+		f.Want(missing, piece.Demand)
+		f.Want(behind, piece.Window)
+	case behind.Len() > 0:
+		f.Want(behind, piece.Neighbour)
+	}
+}
+
+// absent returns the run from the first to the last piece of r that is not here.
+// s.mu is held.
+func (s *Store) absent(r piece.Range) piece.Range {
+	r.End = min(r.End, piece.Index(s.cfg.Layout.Count()))
+	out := piece.Range{First: r.End, End: r.First}
 	for i := r.First; i < r.End; i++ {
 		if !s.verified.Has(i) && !s.claimed.Has(i) {
-			missing.First, missing.End = min(missing.First, i), i+1
+			out.First, out.End = min(out.First, i), i+1
 		}
 	}
-	s.mu.Unlock()
-	if missing.Len() == 0 || f == nil {
-		return
-	}
-	f.Want(missing, piece.Demand)
-	if s.cfg.Ahead > 0 {
-		end := min(r.End+piece.Index(s.cfg.Ahead), piece.Index(s.cfg.Layout.Count()))
-		f.Want(piece.Range{First: r.End, End: end}, piece.Window)
-	}
+	return out
 }
 
 // relax takes back the demand for the pieces of r that no reader is blocked on.

@@ -69,6 +69,29 @@ func TestReadAsksForAllItNeedsAndALittleAhead(t *testing.T) {
 	})
 }
 
+// A read that misses nothing brings its neighbours on, so that a scan of small
+// files finds them there.
+func TestReadAsksForNeighbours(t *testing.T) {
+	r := newRig(t, 40, 4, func(c *Config, _ *rig) { c.Ahead = 3 })
+	r.mustDeliver(1, 2)
+	if _, err := r.ReadAt(t.Context(), make([]byte, 4), 4); err != nil {
+		t.Fatal(err)
+	}
+	for i := range piece.Index(10) {
+		want := piece.None
+		if i == 3 || i == 4 {
+			want = piece.Neighbour
+		}
+		if got := r.fetch.urgency(i); got != want {
+			t.Errorf("piece %d is wanted for %v, want %v", i, got, want)
+		}
+	}
+	r.mustDeliver(7, 8, 9)
+	if _, err := r.ReadAt(t.Context(), make([]byte, 4), 28); err != nil { // to the end
+		t.Fatal(err)
+	}
+}
+
 func TestReadersShareOneWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 8, 4)

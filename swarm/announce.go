@@ -55,6 +55,7 @@ func (s *Swarm) start(trackers, peers []string) {
 		s.task(func() { s.announceTo(ctx, tr, book) })
 	}
 	s.task(func() { s.offer(ctx, peers, book) })
+	s.task(func() { s.hedgeLate(ctx) })
 }
 
 // task runs f until the swarm is left; both Leave and Node.Close wait for it.

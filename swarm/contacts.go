@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/anacrolix/torrent"
 	pp "github.com/anacrolix/torrent/peer_protocol"
@@ -30,14 +31,25 @@ func (k *contacts) install(c *torrent.Callbacks) {
 func (s *Swarm) connected() map[netip.AddrPort]bool {
 	out := make(map[netip.AddrPort]bool)
 	for _, c := range s.t.PeerConns() {
-		a, err := netip.ParseAddrPort(c.RemoteAddr.String())
-		if err != nil {
-			continue
+		for _, a := range s.addresses(&c.Peer) {
+			out[a] = true
 		}
-		ip := a.Addr().Unmap()
-		out[netip.AddrPortFrom(ip, a.Port())] = true
+	}
+	return out
+}
+
+// addresses returns where a peer speaks from and where it listens, as far as
+// that is known.
+func (s *Swarm) addresses(p *torrent.Peer) []netip.AddrPort {
+	a, err := netip.ParseAddrPort(p.RemoteAddr.String())
+	if err != nil {
+		return nil
+	}
+	ip := a.Addr().Unmap()
+	out := []netip.AddrPort{netip.AddrPortFrom(ip, a.Port())}
+	if c, ok := p.TryAsPeerConn(); ok {
 		if port, ok := s.node.contacts.ports.Load(c); ok {
-			out[netip.AddrPortFrom(ip, uint16(port.(int)))] = true
+			out = append(out, netip.AddrPortFrom(ip, uint16(port.(int))))
 		}
 	}
 	return out
@@ -48,10 +60,10 @@ func (s *Swarm) add(source torrent.PeerSource, list []netip.AddrPort) {
 	if len(list) == 0 {
 		return
 	}
-	connected := s.connected()
+	connected, now := s.connected(), time.Now()
 	var infos []torrent.PeerInfo
 	for _, a := range list {
-		if !connected[a] {
+		if !connected[a] && !s.hedge.rests(a, now) {
 			infos = append(infos, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(a), Source: source})
 		}
 	}

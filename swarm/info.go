@@ -63,7 +63,7 @@ func (n *Node) fetchInfo(ctx context.Context, infoHash [20]byte, trackers, peers
 	if !fresh {
 		return nil, fmt.Errorf("the swarm %x is joined already", infoHash)
 	}
-	s := &Swarm{node: n, t: t, log: n.log}
+	s := &Swarm{node: n, t: t, log: n.log, asks: newAsks(), hedge: newHedge()}
 	s.start(trackers, peers)
 	defer s.Leave(ctx)
 	select {

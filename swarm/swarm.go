@@ -25,18 +25,18 @@ type Spec struct {
 // Swarm is a node's part in the exchange of one release. It is safe for
 // concurrent use.
 type Swarm struct {
-	node *Node
-	t    *torrent.Torrent
-	log  *slog.Logger
-	asks *asks
+	node  *Node
+	t     *torrent.Torrent
+	log   *slog.Logger
+	asks  *asks
+	hedge *hedge
 
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
 	mu     sync.Mutex
 	left   bool                 // the library forgot the torrent
-	base   []piece.Urgency      // what each piece is wanted for when nobody reads it
-	want   []piece.Urgency      // what readers want it for
+	plan   *piece.Plan          // how much each piece is wanted
 	doubt  map[piece.Index]bool // see recheckDoubts
 	leaves sync.Once
 }
@@ -47,7 +47,7 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("joining the swarm %x: %w", spec.InfoHash, context.Cause(ctx))
 	}
-	s := &Swarm{node: n, log: n.log, asks: newAsks()}
+	s := &Swarm{node: n, log: n.log, asks: newAsks(), hedge: newHedge()}
 	t, fresh := n.client.AddTorrentOpt(torrent.AddTorrentOpts{
 		InfoHash:                 spec.InfoHash,
 		Storage:                  newStoreClient(spec.Store, s),
@@ -62,7 +62,7 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
 	n.ledgers.all.Store(t, s.asks)
-	s.t, s.base, s.want = t, make([]piece.Urgency, t.NumPieces()), make([]piece.Urgency, t.NumPieces())
+	s.t, s.plan = t, piece.NewPlan(t.NumPieces())
 	t.SetOnWriteChunkError(func(err error) { s.log.Error("the piece store refused a chunk", "cause", err) })
 	s.start(spec.Trackers, spec.Peers)
 	return s, nil
@@ -75,32 +75,35 @@ const requestLength = 16 << 10
 // Prefetch sets what the pieces of r are wanted for when nobody reads them:
 // None, Background, Neighbour or Trace.
 func (s *Swarm) Prefetch(r piece.Range, u piece.Urgency) {
-	s.each(r, func(i piece.Index) { s.base[i] = u })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apply(s.plan.Base(r, u))
 }
 
 // Want raises the urgency of the pieces of r to at least u. It returns at once.
 func (s *Swarm) Want(r piece.Range, u piece.Urgency) {
 	if u == piece.Demand {
 		s.node.depth.demanded(time.Now())
+		s.hedge.demanded(r, time.Now())
 	}
-	s.each(r, func(i piece.Index) { s.want[i] = max(s.want[i], u) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apply(s.plan.Want(r, u))
 }
 
 // Relax takes back what Want said of the pieces of r.
 func (s *Swarm) Relax(r piece.Range) {
-	s.each(r, func(i piece.Index) { s.want[i] = piece.None })
-}
-
-// each makes a change for each piece of r, and tells the library of the
-// urgencies that came of it.
-func (s *Swarm) each(r piece.Range, change func(piece.Index)) {
+	s.hedge.relaxed(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := max(r.First, 0); i < min(r.End, piece.Index(len(s.base))); i++ {
-		before := max(s.base[i], s.want[i])
-		change(i)
-		if u := max(s.base[i], s.want[i]); u != before && !s.left {
-			s.t.Piece(int(i)).SetPriority(priorities[u])
+	s.apply(s.plan.Relax(r))
+}
+
+// apply tells the library what the plan decided. s.mu is held.
+func (s *Swarm) apply(changes []piece.Change) {
+	for _, c := range changes {
+		if !s.left {
+			s.t.Piece(int(c.Piece)).SetPriority(priorities[c.Urgency])
 		}
 	}
 }
@@ -121,7 +124,10 @@ func (s *Swarm) Lost(i piece.Index) {
 }
 
 // done is told by the storage of a piece that is here.
-func (s *Swarm) done(i piece.Index) { s.asks.done(i) }
+func (s *Swarm) done(i piece.Index) {
+	s.asks.done(i)
+	s.hedge.relaxed(piece.Range{First: i, End: i + 1})
+}
 
 // suspect notes a piece that the library may wrongly call complete: it does so
 // a moment after the store did, whatever the store says in between.
@@ -147,7 +153,7 @@ func (s *Swarm) recheckDoubts() {
 
 func (s *Swarm) recheck(i piece.Index) {
 	s.mu.Lock()
-	gone := s.left || i < 0 || int(i) >= len(s.base)
+	gone := s.left || i < 0 || int(i) >= s.t.NumPieces()
 	s.mu.Unlock()
 	if !gone { // a torrent that is dropped meanwhile takes no harm
 		s.t.Piece(int(i)).UpdateCompletion()
