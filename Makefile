@@ -10,6 +10,8 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 DEMO     ?=
 BENCH    ?=
+KILLS    ?= 200
+HANDOVERS ?= 200
 SWARM    ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -71,8 +73,10 @@ bench-swarm: build ## a swarm on shaped links beside other programs; SWARM='-cas
 	$(GO) test ./integration/benchswarm -run '^$$' -bench . -benchtime 1x -timeout 0 -args -dcfs ../../bin/dcfs $(SWARM)
 
 # A kill takes about three seconds. SOAK_SEED=N repeats a run.
-soak: deps ## hosts of a live swarm killed at random SOAK times (300), while programs read
+soak: deps ## what needs many rounds: kills of a live swarm (SOAK=300), handovers under use (HANDOVERS=200), kills of a serving process (KILLS=200)
 	SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 6h -run '^TestSoak$$' ./integration
+	$(GO) test -count=1 -timeout 60m -v -run '^TestHandovers$$' ./integration -handovers $(HANDOVERS) | grep -v '^=== '
+	DCFS_SOAK_KILLS=$(KILLS) $(GO) test -count=1 -timeout 60m -v -run '^TestSurvive$$' ./integration
 
 clean: ## what make made
 	rm -rf bin
