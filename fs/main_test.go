@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -73,14 +74,24 @@ func (m *memory) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	shut := gate != nil && off < m.hi && off+int64(len(p)) > m.lo
 	m.mu.Unlock()
 	if shut {
-		waiting <- struct{}{}
+		select {
+		case waiting <- struct{}{}:
+		default: // nobody counts so many
+		}
 		select {
 		case <-gate:
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 	}
-	return copy(p, m.data[off:]), nil
+	if off < 0 {
+		return 0, errors.New("negative offset")
+	}
+	n := copy(p, m.data[min(off, int64(len(m.data))):])
+	if n < len(p) || off >= int64(len(m.data)) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // newMemory fills the stream of tr: every byte says where it is.
