@@ -153,22 +153,6 @@ func TestReadAheadAndNoSUID(t *testing.T) {
 	}
 }
 
-func TestWritingIsRefused(t *testing.T) {
-	tr := richTree()
-	mp := t.TempDir()
-	mountAt(t, mp, Config{Tree: tr, Content: newMemory(tr)})
-	out := run(t, "sweep", mp, "attrs", "dir/empty", "link")
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if len(lines) < 20 {
-		t.Errorf("only %d calls tried", len(lines))
-	}
-	for _, line := range lines {
-		if !strings.HasSuffix(line, ": "+unix.EROFS.Error()) {
-			t.Error(line)
-		}
-	}
-}
-
 // A READ that waits too long fails with EIO, is logged once, and leaves
 // nothing behind that would spoil the next.
 func TestReadTimesOutAndRecovers(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 // play runs a role in a process of its own.
 func play(role string, args []string) int {
 	roles := map[string]func([]string) error{
-		"list": list, "sweep": sweep, "read": readOnce, "readahead": readAhead, "pread": preadOnce, "flood": flood,
+		"list": list, "sweep": sweep, "nowritefd": noWriteFD, "scribble": scribble, "read": readOnce, "readahead": readAhead, "pread": preadOnce, "flood": flood,
 		"hold": hold, "watch": watch, "look": look, "serve": serveForever, "cwd": sitIn, "statfs": statfs,
 		"give": giveAway,
 	}
@@ -89,47 +89,6 @@ func xattrs(p string) map[string]string {
 		m[name] = string(value[:k])
 	}
 	return m
-}
-
-// sweep tries every call that writes and prints its errno. args: mountpoint,
-// a file, a directory and a symlink below it.
-func sweep(args []string) error {
-	mp, file, dir, link := args[0], args[0]+"/"+args[1], args[0]+"/"+args[2], args[0]+"/"+args[3]
-	open := func(p string, flags int) error {
-		fd, err := unix.Open(p, flags, 0o644)
-		if err == nil {
-			unix.Close(fd)
-		}
-		return err
-	}
-	for _, c := range []struct {
-		name string
-		err  error
-	}{
-		{"create", open(mp+"/new", unix.O_CREAT|unix.O_WRONLY)},
-		{"tmpfile", open(dir, unix.O_TMPFILE|unix.O_RDWR)},
-		{"open for writing", open(file, unix.O_WRONLY)},
-		{"open for both", open(file, unix.O_RDWR)},
-		{"open to append", open(file, unix.O_WRONLY|unix.O_APPEND)},
-		{"open to truncate", open(file, unix.O_WRONLY|unix.O_TRUNC)},
-		{"truncate", unix.Truncate(file, 0)},
-		{"unlink", unix.Unlink(file)},
-		{"mkdir", unix.Mkdir(mp+"/new", 0o755)},
-		{"rmdir", unix.Rmdir(dir)},
-		{"rename", unix.Rename(file, mp+"/new")},
-		{"link", unix.Link(file, mp+"/new")},
-		{"symlink", unix.Symlink("x", mp+"/new")},
-		{"mknod", unix.Mknod(mp+"/new", unix.S_IFIFO|0o644, 0)},
-		{"chmod", unix.Chmod(file, 0o777)},
-		{"chown", unix.Chown(file, 1, 1)},
-		{"lchown", unix.Lchown(link, 1, 1)},
-		{"utimes", unix.UtimesNanoAt(unix.AT_FDCWD, file, make([]unix.Timespec, 2), 0)},
-		{"setxattr", unix.Setxattr(file, "user.new", []byte("x"), 0)},
-		{"removexattr", unix.Removexattr(file, "user.a")},
-	} {
-		fmt.Printf("%s: %v\n", c.name, c.err)
-	}
-	return nil
 }
 
 // readOnce prints the bytes of file args[0] from offset args[1], args[2] of

@@ -88,7 +88,7 @@ func newUseLab(t *testing.T) *useLab {
 		to := map[string]string{"echo": "runs", "sleep": "stays"}[name]
 		must(t, os.WriteFile(filepath.Join(l.source, "bin", to), b, 0o755))
 	}
-	want, err := contents(l.source)
+	want, err := looks(l.source)
 	must(t, err)
 	b, err := json.Marshal(want)
 	must(t, err)

@@ -66,8 +66,8 @@ func look(path string) (entry, error) {
 	}
 }
 
-// contents is what a tree shows, by path.
-func contents(dir string) (map[string]entry, error) {
+// looks is what a tree shows, by path.
+func looks(dir string) (map[string]entry, error) {
 	all := make(map[string]entry)
 	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
