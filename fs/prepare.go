@@ -126,9 +126,13 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 		if !strings.HasPrefix(m.FSType, "fuse") {
 			return &CoveredError{Path: path, Source: m.Source, Type: m.FSType}
 		}
-		err = probe(ctx, path)
+		dead, err := detachDead(ctx, path)
 		switch {
-		case isDead(err):
+		case dead && err == nil:
+		case dead:
+			return fmt.Errorf("%w: the mount of a dead process at %s cannot be detached: %w", ErrMountpoint, path, err)
+		case errors.Is(err, errChanged):
+			continue
 		case errors.Is(err, errNoAnswer):
 			return fmt.Errorf("%w: %s (%s) is mounted at %s and does not answer; see who serves it, or detach it: umount -l %s",
 				ErrMountpoint, m.Source, m.FSType, path, path)
@@ -137,21 +141,8 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 		default:
 			return fmt.Errorf("%w: %s (%s) is mounted at %s; unmount it: umount %s", ErrMountpoint, m.Source, m.FSType, path, path)
 		}
-		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("%w: the mount of a dead process at %s cannot be detached: %w", ErrMountpoint, path, err)
-		}
 		log.Warn("detached the mount of a dead process", "mountpoint", path, "source", m.Source, "type", m.FSType)
 	}
-}
-
-// probe asks whoever serves the mount at path for a sign of life.
-func probe(ctx context.Context, path string) error {
-	return within(ctx, func() error { var st unix.Statfs_t; return unix.Statfs(path, &st) })
-}
-
-// isDead tells whether probe's error is that of a mount whose process is gone.
-func isDead(err error) bool {
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }
 
 // topMount returns the mount that path leads to when it is a mountpoint, and

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
+
+// lookBelow bounds how long a copy is put aside for a look below it.
+const lookBelow = 300 * time.Millisecond
 
 // Uncover takes dead dcfs mounts out from under what is mounted at path: a
 // process that was killed after its handover leaves one below the copy. A mount
@@ -63,8 +67,7 @@ func coveredAt(path string) ([]*mountinfo.Info, error) {
 // nobody serves that, and puts the top back.
 //
 //	move_mount(top → a private tmpfs)
-//	statfs(path)                   ENOTCONN: its process is dead
-//	umount2(path, MNT_DETACH)
+//	detachDead(path)
 //	move_mount(top → path)
 func uncoverOne(ctx context.Context, path string) (dead bool, err error) {
 	top, _, err := openMount(path)
@@ -80,8 +83,10 @@ func uncoverOne(ctx context.Context, path string) (dead bool, err error) {
 	if err := unix.MoveMount(top, "", aside.fd, "", moveByFD); err != nil {
 		return false, fmt.Errorf("move_mount aside: %w", err)
 	}
-	if dead = isDead(probe(ctx, path)); dead {
-		err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	quick, cancel := context.WithTimeout(ctx, lookBelow)
+	defer cancel()
+	if dead, err = detachDead(quick, path); !dead {
+		err = nil // it answers, or does not: both is for its process to end
 	}
 	if back := unix.MoveMount(top, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); back != nil {
 		err = errors.Join(err, fmt.Errorf("move_mount back: %w", back))
@@ -108,7 +113,7 @@ func Stale(ctx context.Context) (dead, covered []string, err error) {
 		}
 		switch below, _ := coveredAt(path); {
 		case top == nil:
-		case top.FSType == fuseType && isDead(probe(ctx, path)):
+		case top.FSType == fuseType && isDead(ctx, path):
 			dead = append(dead, path)
 		case len(below) > 0:
 			covered = append(covered, path)
@@ -123,14 +128,77 @@ func CleanStale(ctx context.Context, path string, log *slog.Logger) (int, error)
 	n := 0
 	for {
 		top, err := topMount(path)
-		if err != nil || top == nil || top.FSType != fuseType || !isDead(probe(ctx, path)) {
+		if err != nil || top == nil || top.FSType != fuseType {
 			break
 		}
-		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		dead, err := detachDead(ctx, path)
+		if dead && err != nil {
 			return n, fmt.Errorf("detach the mount of a dead process at %s: %w", path, err)
+		}
+		if errors.Is(err, errChanged) {
+			continue
+		}
+		if !dead {
+			break
 		}
 		n++
 	}
 	more, err := Uncover(ctx, path, false, log)
 	return n + more, err
+}
+
+// errChanged says that another mount came to stand at a path meanwhile.
+var errChanged = errors.New("another mount has come")
+
+// isDead tells whether the process of the topmost mount at path is gone.
+func isDead(ctx context.Context, path string) bool {
+	fd, _, err := openMount(path)
+	if err != nil {
+		return false
+	}
+	return noProcess(sign(ctx, fd))
+}
+
+// detachDead takes the topmost mount off path when its process is dead, and
+// returns what a statfs of it says when it is not: nil from one that is alive.
+// It holds on to the mount that it asked, so that one that somebody makes at
+// the same path meanwhile is safe.
+//
+//	open(path, O_PATH)
+//	fstatfs                                ENOTCONN: its process is dead
+//	umount2(/proc/self/fd/…, MNT_DETACH)   EINVAL: somebody else was faster
+func detachDead(ctx context.Context, path string) (dead bool, err error) {
+	fd, _, err := openMount(path)
+	if err != nil {
+		return false, err
+	}
+	held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(fd)
+		return false, err
+	}
+	defer unix.Close(held)
+	if err := sign(ctx, fd); !noProcess(err) {
+		return false, err
+	}
+	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", held), unix.MNT_DETACH)
+	if errors.Is(err, unix.EINVAL) {
+		return false, errChanged
+	}
+	return true, err
+}
+
+// sign asks the process of a mount for a sign of life. It closes fd, which the
+// question may hold for as long as that process is stopped.
+func sign(ctx context.Context, fd int) error {
+	return within(ctx, func() error {
+		defer unix.Close(fd)
+		var st unix.Statfs_t
+		return unix.Fstatfs(fd, &st)
+	})
+}
+
+// noProcess tells whether err is what a mount says whose process is gone.
+func noProcess(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }

@@ -113,15 +113,15 @@ func newSoak(t *testing.T) *soak {
 	s.o = newOrigin(t, s.lab.Host("origin"))
 	s.source = sampleTree(t, 60, 6, 3<<20)
 	s.release = s.o.publish(s.source, "app/soak")
-	s.content = contents(t, s.source)
+	s.content = fileContents(t, s.source)
 	// Slow enough that a copy takes longer than the interval of the records.
 	s.o.Shape(lab.Shape{Up: "60mbit"})
 	s.start = time.Now()
 	return s
 }
 
-// contents reads all regular files of a tree.
-func contents(t testing.TB, dir string) map[string][]byte {
+// fileContents reads all regular files of a tree.
+func fileContents(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
 	must(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {

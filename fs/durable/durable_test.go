@@ -284,3 +284,29 @@ func TestErrorsNameThePath(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestIsTemporary(t *testing.T) {
+	for name, want := range map[string]bool{
+		".a.json.tmp-0123abcd": true, ".x.tmp-tmp-00000000": false, ".a.tmp-1.tmp-00000000": true,
+		"a.tmp-00000000": false, ".tmp-00000000": false, ".a.tmp-0": false, ".a.tmp-0123456g": false, ".a": false,
+	} {
+		if IsTemporary(name) != want {
+			t.Errorf("%s: %t", name, !want)
+		}
+	}
+	dir := t.TempDir()
+	broken := Disk{Before: func(op, path string) error {
+		if op == "rename" || op == "unlink" {
+			panic("killed")
+		}
+		return nil
+	}}
+	func() {
+		defer func() { recover() }()
+		broken.WriteFile(filepath.Join(dir, "a"), []byte("x"), 0o644)
+	}()
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || !IsTemporary(left[0].Name()) {
+		t.Errorf("what a killed WriteFile leaves: %v, %v", left, err)
+	}
+}

@@ -5,7 +5,11 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"strconv"
+	"strings"
 )
+
+const tmpMark = ".tmp-"
 
 // WriteFile replaces the file name with data: after a crash the old content is
 // there or the new. Permissions are exactly perm. Writers at the same time do
@@ -17,7 +21,7 @@ import (
 //	renameat(.NAME.tmp-…, NAME)
 //	fsync(DIR)
 func (d *Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
-	tmp := fmt.Sprintf(".%s.tmp-%08x", name, rand.Uint32())
+	tmp := fmt.Sprintf(".%s%s%08x", name, tmpMark, rand.Uint32())
 	f, err := d.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -44,6 +48,18 @@ func fill(f *File, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// IsTemporary reports whether name is that of a file which a WriteFile that was
+// killed has left.
+func IsTemporary(name string) bool {
+	i := strings.LastIndex(name, tmpMark)
+	if i < 2 || name[0] != '.' {
+		return false
+	}
+	random := name[i+len(tmpMark):]
+	_, err := strconv.ParseUint(random, 16, 32)
+	return len(random) == 8 && err == nil
 }
 
 // ReplaceSymlink makes name a symlink to target. A symlink or file that was

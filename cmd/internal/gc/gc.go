@@ -34,6 +34,10 @@ type Config struct {
 	RunDir     string
 	DryRun     bool
 	Log        *slog.Logger // nil: no log
+
+	// stale lists dead mounts of this host; for tests, which must not clean up
+	// behind others. nil: fs.Stale.
+	stale func(context.Context) (dead, covered []string, err error)
 }
 
 // What becomes of something.
@@ -63,7 +67,7 @@ type Release struct {
 // Leftover is what becomes of something that a dead process has left.
 type Leftover struct {
 	Outcome
-	Kind string `json:"kind"` // mount, socket, removed, repair, stage, receipt, metainfo
+	Kind string `json:"kind"` // mount, socket, removed, repair, stage, receipt, metainfo, file
 }
 
 // Report is all that was decided and done. Lists are never nil.
@@ -105,7 +109,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return c.releases(ctx, decisions) },
-		c.foreign, c.dead, c.leftovers, c.orphans, c.metainfo,
+		c.foreign, c.dead, c.leftovers, c.orphans, c.metainfo, c.unwritten,
 	} {
 		if err := step(ctx); err != nil {
 			return c.out, err

@@ -27,7 +27,11 @@ func (c *collector) left(kind, path, action, why string, remove func() error) {
 
 // mounts detaches the mounts of dead dcfs processes.
 func (c *collector) mounts(ctx context.Context) error {
-	dead, covered, err := fs.Stale(ctx)
+	stale := c.stale
+	if stale == nil {
+		stale = fs.Stale
+	}
+	dead, covered, err := stale(ctx)
 	if err != nil {
 		return fmt.Errorf("gc: %w", err)
 	}

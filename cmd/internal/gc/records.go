@@ -68,12 +68,36 @@ func (c *collector) metainfo(context.Context) error {
 			continue
 		}
 		infohash, isTorrent := strings.CutSuffix(e.Name(), ".torrent")
-		if isTorrent && needed[infohash] || !isTorrent && !strings.Contains(e.Name(), ".torrent.tmp-") {
+		if !isTorrent || needed[infohash] {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
 		c.left("metainfo", path, Remove, "no release on this host needs it",
 			func() error { return durable.Disk{}.RemoveAll(path) })
+	}
+	return nil
+}
+
+// unwritten removes the files that a process which was killed was writing.
+func (c *collector) unwritten(context.Context) error {
+	for _, name := range []string{"receipts", "links", "metainfo"} {
+		dir := filepath.Join(c.State, name)
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("gc: %w", err)
+		}
+		for _, e := range entries {
+			fi, err := e.Info()
+			if err != nil || !fi.Mode().IsRegular() || !durable.IsTemporary(e.Name()) || time.Since(fi.ModTime()) < c.StaleAfter {
+				continue
+			}
+			path := filepath.Join(dir, e.Name())
+			c.left("file", path, Remove, "its process was killed while it wrote it",
+				func() error { return ignoreGone(os.Remove(path)) })
+		}
 	}
 	return nil
 }
