@@ -3,10 +3,11 @@ package fs
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -37,55 +38,66 @@ func TestMountContentContract(t *testing.T) {
 		mp := t.TempDir()
 		mountAt(t, mp, Config{Tree: tr, Content: m, ReadTimeout: contract.Patience, Log: (&logs{}).logger(),
 			OnRead: func(tree.ID, int64, int) {}})
-		return contract.Subject{Content: readerOf{t, mp + "/f"}, Data: m.file(tr, "f"), Release: m.openOnce()}
+		return contract.Subject{Content: readerOf{t, mp + "/f", make(chan *actor, 4)}, Data: m.file(tr, "f"), Release: m.openOnce()}
 	})
 }
 
 func (m *memory) openOnce() func() { return sync.OnceFunc(m.open) }
 
-// readerOf reads a file in a process of its own: this one must not touch the
-// mounts that it serves.
+// readerOf reads a file in processes of their own: this one must not touch the
+// mounts that it serves. Reads at the same time have a process each.
 type readerOf struct {
 	t    *testing.T
 	path string
+	idle chan *actor
 }
 
-func (r readerOf) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), os.Args[0], r.path, fmt.Sprint(off), fmt.Sprint(len(p)))
-	cmd.Env = append(os.Environ(), roleEnv+"=pread")
-	out, err := cmd.Output()
-	if err != nil {
-		return 0, err
+func (r readerOf) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	var a *actor
+	select {
+	case a = <-r.idle:
+	default:
+		a = start(r.t, role(r.t, "pread", r.path))
 	}
-	text, data, ok := strings.Cut(string(out), "\n")
+	fmt.Fprintln(a.in, off, len(p))
+	if !a.out.Scan() {
+		return 0, errors.New("the reading process has ended")
+	}
+	text, data, _ := strings.Cut(a.out.Text(), "|")
+	select {
+	case r.idle <- a:
+	default: // enough of them; it ends with the test
+	}
+	b, err := hex.DecodeString(data)
 	switch {
-	case !ok || text != "":
+	case text != "" || err != nil:
 		return 0, fmt.Errorf("pread: %s", text)
-	case len(data) < len(p):
-		return copy(p, data), io.EOF
+	case len(b) < len(p):
+		return copy(p, b), io.EOF
 	}
-	return copy(p, data), nil
+	return copy(p, b), nil
 }
 
-// preadOnce prints an errno's text or nothing on a line, and then the bytes.
-func preadOnce(args []string) error {
-	var off int64
-	var n int
-	if _, err := fmt.Sscan(args[1]+" "+args[2], &off, &n); err != nil {
-		return err
-	}
+// preads answers each line on stdin, an offset and a length, with the text of
+// an errno or nothing, a bar, and the bytes in hexadecimal.
+func preads(args []string) error {
 	fd, err := unix.Open(args[0], unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	p := make([]byte, n)
-	got, err := unix.Pread(fd, p, off)
-	w := bufio.NewWriter(os.Stdout)
-	if err != nil {
-		got = 0
-		fmt.Fprint(w, err)
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var off int64
+		var n int
+		if _, err := fmt.Sscan(in.Text(), &off, &n); err != nil {
+			return err
+		}
+		p, text := make([]byte, n), ""
+		got, err := unix.Pread(fd, p, off)
+		if err != nil {
+			got, text = 0, err.Error()
+		}
+		fmt.Printf("%s|%x\n", text, p[:got])
 	}
-	fmt.Fprintln(w)
-	_, _ = w.Write(p[:got])
-	return w.Flush()
+	return nil
 }

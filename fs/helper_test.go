@@ -22,7 +22,7 @@ import (
 // play runs a role in a process of its own.
 func play(role string, args []string) int {
 	roles := map[string]func([]string) error{
-		"list": list, "sweep": sweep, "nowritefd": noWriteFD, "scribble": scribble, "read": readOnce, "readahead": readAhead, "pread": preadOnce, "flood": flood,
+		"list": list, "sweep": sweep, "nowritefd": noWriteFD, "scribble": scribble, "read": readOnce, "readahead": readAhead, "pread": preads, "flood": flood,
 		"hold": hold, "watch": watch, "look": look, "serve": serveForever, "cwd": sitIn, "statfs": statfs,
 		"give": giveAway,
 	}

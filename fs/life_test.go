@@ -37,6 +37,7 @@ func start(t testing.TB, cmd *exec.Cmd) *actor {
 		t.Fatal(err)
 	}
 	a := &actor{cmd, in, bufio.NewScanner(out)}
+	a.out.Buffer(nil, 1<<20) // the longest answer
 	t.Cleanup(a.stop)
 	if !a.out.Scan() || a.out.Text() != "ready" {
 		t.Fatalf("%q did not start: %q", cmd.Args, a.out.Text())
