@@ -33,7 +33,7 @@ func (r *raw) entry(node uint64) (tree.ID, bool) {
 
 // setAttr fills out and returns for how many seconds the kernel may keep it.
 func (r *raw) setAttr(id tree.ID, out *fuse.Attr) uint64 {
-	e := r.tree.Entry(id)
+	e := r.tree.Meta(id)
 	sec, nsec := splitTime(e.Mtime)
 	blocks, valid := r.blocks(&e)
 	*out = fuse.Attr{

@@ -34,7 +34,7 @@ func newRaw(ctx context.Context, cfg *Config) *raw {
 		holds: newHolds(cfg.Tree.Len()),
 	}
 	for id := range tree.ID(r.tree.Len()) {
-		for _, x := range r.tree.Entry(id).Xattrs {
+		for _, x := range r.tree.Meta(id).Xattrs {
 			r.xattrs = true
 			r.acls = r.acls || strings.HasPrefix(x.Name, "system.posix_acl_")
 		}
@@ -80,7 +80,7 @@ func (r *raw) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status
 	if !ok || r.tree.Kind(id) != tree.Symlink {
 		return nil, fuse.EINVAL
 	}
-	return []byte(r.tree.Entry(id).Target), fuse.OK
+	return []byte(r.tree.Meta(id).Target), fuse.OK
 }
 
 // Open says ENOSYS: the kernel then opens files itself and keeps their pages.

@@ -17,7 +17,7 @@ func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fus
 	if !ok || r.tree.Kind(id) != tree.File {
 		return fuse.EINVAL
 	}
-	e := r.tree.Entry(id)
+	e := r.tree.Meta(id)
 	off, found := int64(in.Offset), false
 	switch in.Whence {
 	case unix.SEEK_DATA:

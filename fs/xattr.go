@@ -15,7 +15,7 @@ func (r *raw) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []
 	if !ok {
 		return 0, fuse.ENOENT
 	}
-	for _, x := range r.tree.Entry(id).Xattrs {
+	for _, x := range r.tree.Meta(id).Xattrs {
 		if x.Name == name {
 			return give(x.Value, dest)
 		}
@@ -33,7 +33,7 @@ func (r *raw) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 		return 0, fuse.ENOENT
 	}
 	var names []byte
-	for _, x := range r.tree.Entry(id).Xattrs {
+	for _, x := range r.tree.Meta(id).Xattrs {
 		names = append(append(names, x.Name...), 0)
 	}
 	return give(names, dest)

@@ -151,15 +151,23 @@ func (t *Tree) Has(id ID) bool { return int64(id) < int64(len(t.nodes)) }
 // Entry returns the entry id, which the tree must have. For a further name of
 // a hardlinked file everything but ID, Parent and Name is the inode's.
 func (t *Tree) Entry(id ID) Entry {
+	e := t.Meta(id)
+	if n := &t.nodes[e.Inode]; n.sum != 0 {
+		e.Sum = [digest]byte(t.sums[int(n.sum-1)*digest:])
+	}
+	return e
+}
+
+// Meta returns what Entry does without the digest. Digests are most of a large
+// tree, and may lie where reading them brings them into memory (see Decode):
+// whoever goes over all entries and does not need them spares a mount that.
+func (t *Tree) Meta(id ID) Entry {
 	own := &t.nodes[id]
 	n := &t.nodes[own.inode]
 	e := Entry{
 		ID: id, Parent: own.parent, Name: t.Name(id), Kind: n.kind(), Mode: n.mode & 0o7777,
 		UID: t.owners[n.owner].uid, GID: t.owners[n.owner].gid,
 		Mtime: n.mtime, Size: n.size, Inode: own.inode, Links: n.links, Offset: n.offset,
-	}
-	if n.sum != 0 {
-		e.Sum = [digest]byte(t.sums[int(n.sum-1)*digest:])
 	}
 	if n.extra != 0 {
 		x := &t.extras[n.extra-1]

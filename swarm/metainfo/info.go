@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"dcfs/cache/piece"
 	"dcfs/fs/tree"
@@ -49,39 +50,82 @@ type fileList struct {
 // symlinks are not payload. It gives up when b grows beyond limit, because a
 // small tree can have paths that are long in all.
 func appendFiles(b []byte, t *tree.Tree, limit int) ([]byte, error) {
-	l := &fileList{b: append(b, 'l'), t: t, dir: tree.None, pad: padDir(t), pads: make(map[int64]int)}
+	l := newFileList(b, t)
+	err := l.all(func() error {
+		if len(l.b) > limit {
+			return fmt.Errorf("the list of files takes more than %d bytes", limit)
+		}
+		return nil
+	})
+	return l.b, err
+}
+
+var errOtherFiles = errors.New("its list of files is not the one that the tree gives")
+
+// sameFiles proves that got is the list that appendFiles makes of t, without
+// making all of it: for half a million files it has tens of megabytes.
+func sameFiles(got []byte, t *tree.Tree) error {
+	l := newFileList(nil, t)
+	err := l.all(func() (err error) {
+		got, err = l.match(got)
+		return err
+	})
+	if err == nil && len(got) > 0 {
+		err = errOtherFiles
+	}
+	return err
+}
+
+// match takes what was written so far off the front of got.
+func (l *fileList) match(got []byte) ([]byte, error) {
+	rest, ok := bytes.CutPrefix(got, l.b)
+	l.b = l.b[:0]
+	if !ok {
+		return nil, errOtherFiles
+	}
+	return rest, nil
+}
+
+func newFileList(b []byte, t *tree.Tree) *fileList {
+	return &fileList{b: b, t: t, dir: tree.None, pad: padDir(t), pads: make(map[int64]int)}
+}
+
+// all writes the whole list; step is called after each file and at the end.
+func (l *fileList) all(step func() error) error {
+	l.b = append(l.b, 'l')
 	var end int64
-	for id := range t.Stream() {
-		off, size := t.Span(id)
+	for id := range l.t.Stream() {
+		off, size := l.t.Span(id)
 		if off > end {
 			l.padding(off - end)
 		}
 		l.file(id, size)
 		end = off + size
-		if len(l.b) > limit {
-			return nil, fmt.Errorf("the list of files takes more than %d bytes", limit)
+		if err := step(); err != nil {
+			return err
 		}
 	}
-	if end < t.Total() { // a release without content is one byte of padding
-		l.padding(t.Total() - end)
+	if end < l.t.Total() { // a release without content is one byte of padding
+		l.padding(l.t.Total() - end)
 	}
-	for id := range tree.ID(t.Len()) {
-		if t.Kind(id) != tree.File || t.Inode(id) != id {
+	for id := range tree.ID(l.t.Len()) {
+		if l.t.Kind(id) != tree.File || l.t.Inode(id) != id {
 			continue
 		}
-		if _, size := t.Span(id); size == 0 {
+		if _, size := l.t.Span(id); size == 0 {
 			l.file(id, 0)
 		}
-		if len(l.b) > limit {
-			return nil, fmt.Errorf("the list of files takes more than %d bytes", limit)
+		if err := step(); err != nil {
+			return err
 		}
 	}
-	return append(l.b, 'e'), nil
+	l.b = append(l.b, 'e')
+	return step()
 }
 
 func (l *fileList) file(id tree.ID, size int64) {
 	attr := ""
-	if l.t.Entry(id).Mode&0o111 != 0 {
+	if l.t.Meta(id).Mode&0o111 != 0 {
 		attr = "x"
 	}
 	l.head(attr, size)
@@ -151,7 +195,11 @@ func parseInfo(raw []byte) (*Metainfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	m := &Metainfo{Info: raw}
+	var hashed sync.WaitGroup
+	hashed.Go(func() { m.InfoHash, m.InfoSHA256 = sha1.Sum(raw), sha256.Sum256(raw) })
 	t, err := treeOf(info)
+	hashed.Wait() // it took less than the tree
 	if err != nil {
 		return nil, err
 	}
@@ -166,10 +214,8 @@ func parseInfo(raw []byte) (*Metainfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Metainfo{
-		Name: string(name), Info: raw, InfoHash: sha1.Sum(raw), InfoSHA256: sha256.Sum256(raw),
-		Tree: t, Layout: piece.Layout{Total: t.Total(), Length: t.PieceLength()}, Pieces: pieces,
-	}
+	m.Name, m.Tree, m.Pieces = string(name), t, pieces
+	m.Layout = piece.Layout{Total: t.Total(), Length: t.PieceLength()}
 	if err := checkPieces(m.Layout, pieces); err != nil {
 		return nil, err
 	}
@@ -214,13 +260,8 @@ func agree(info dict, t *tree.Tree) error {
 	if !bytes.Equal(info["piece length"], appendInt(nil, t.PieceLength())) {
 		return fmt.Errorf("its piece length is not the tree's, %d", t.PieceLength())
 	}
-	got := info["files"]
-	want, err := appendFiles(nil, t, len(got))
-	if err != nil {
+	if err := sameFiles(info["files"], t); err != nil {
 		return err
-	}
-	if !bytes.Equal(got, want) {
-		return errors.New("its list of files is not the one that the tree gives")
 	}
 	if len(info) != 6 { // dcfs, files, name, piece length, pieces, private
 		return fmt.Errorf("it has %d keys; dcfs writes 6", len(info))

@@ -99,10 +99,15 @@ func (l *life) acquire(ctx context.Context) error {
 	if src.Magnet != "" {
 		rel, err = l.fetchMetadata(ctx, src.Magnet, opt)
 	} else {
-		rel, err = release.Open(l.offHeap(src.Metainfo), opt)
+		raw := l.offHeap(src.Metainfo)
+		src.Metainfo = nil // it need not be there twice
+		rel, err = release.Open(raw, opt)
 	}
 	if err != nil {
 		return err
+	}
+	if len(rel.Metainfo) >= largeMetainfo {
+		debug.SetGCPercent(largeGC)
 	}
 	if l.cfg.Owner != nil {
 		rel = rel.GivenTo(*l.cfg.Owner)
@@ -139,6 +144,11 @@ func (l *life) metainfoDir() (string, error) {
 // largeMetainfo is the size in bytes from which metainfo does not stay on the
 // heap: some 50,000 files.
 const largeMetainfo = 4 << 20
+
+// largeGC is how much garbage, in percent of what is alive, may gather beside a
+// large tree. As much as is alive, the default, would double the process; a
+// collection costs little, because such a tree has no pointers to follow.
+const largeGC = 20
 
 // offHeap returns metainfo, which is there as long as the life and rarely
 // looked at, as memory that the kernel can take back if it is large.
