@@ -144,6 +144,7 @@ func (s *Swarm) announceTo(ctx context.Context, tracker string, book *addressBoo
 			event = "completed"
 		}
 		answer, err := s.ask(ctx, tracker, event, left)
+		s.heard(tracker, err)
 		wait := retry
 		switch {
 		case err == nil:

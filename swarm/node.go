@@ -46,6 +46,7 @@ type NodeConfig struct {
 	// all swarms together; 0 for 64 MiB.
 	Unverified int64
 	Version    string // announced to peers, as in "dcfs/VERSION"
+	Origin     bool   // announced to peers, too
 	Log        *slog.Logger
 }
 
@@ -54,6 +55,8 @@ type NodeConfig struct {
 type Node struct {
 	client *torrent.Client
 	depth  *depth
+	trail  *trail
+	down   *rate.Limiter // on what is received; nil for none
 	log    *slog.Logger
 
 	oversize atomic.Int64 // bytes of metadata that a peer has, above MaxExchanged
@@ -99,6 +102,9 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	n.noteSizes(&client.Callbacks)
 	n.contacts.install(&client.Callbacks)
 	n.ledgers.install(&client.Callbacks)
+	n.trail = newTrail(&n.contacts)
+	n.trail.install(&client.Callbacks)
+	n.down = client.DownloadRateLimiter
 	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
@@ -144,6 +150,9 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 	}
 	c.Bep20 = "-DC0001-"
 	c.ExtendedHandshakeClientVersion = clientName(cfg.Version)
+	if cfg.Origin {
+		c.ExtendedHandshakeClientVersion += originClient
+	}
 	c.HTTPUserAgent = clientName(cfg.Version)
 	c.Slogger = slog.New(quiet{cfg.Log.Handler()})
 	return c

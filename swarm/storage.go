@@ -38,6 +38,7 @@ type storeClient struct {
 type pieceWatcher interface {
 	done(piece.Index)    // it is here
 	suspect(piece.Index) // the library wrongly calls it complete
+	wrong(piece.Index)   // its hash was wrong; the library's lock may be held
 }
 
 func newStoreClient(s Store, w pieceWatcher) *storeClient {
@@ -112,6 +113,9 @@ func (p storePiece) MarkComplete() error {
 func (p storePiece) MarkNotComplete() error {
 	p.client.setFailed(p.index, true)
 	p.client.store.Drop(p.index)
+	if w := p.client.watcher; w != nil {
+		w.wrong(p.index)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -34,11 +35,14 @@ type Swarm struct {
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
-	mu     sync.Mutex
-	left   bool                 // the library forgot the torrent
-	plan   *piece.Plan          // how much each piece is wanted
-	doubt  map[piece.Index]bool // see recheckDoubts
-	leaves sync.Once
+	wrongs atomic.Int64 // pieces whose hash was wrong
+
+	mu      sync.Mutex
+	left    bool                 // the library forgot the torrent
+	plan    *piece.Plan          // how much each piece is wanted
+	doubt   map[piece.Index]bool // see recheckDoubts
+	unheard map[string]error     // trackers that failed the last time
+	leaves  sync.Once
 }
 
 // Join enters the swarm of a release. It exchanges pieces until Leave; the
@@ -63,6 +67,7 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	}
 	n.ledgers.all.Store(t, s.asks)
 	s.t, s.plan = t, piece.NewPlan(t.NumPieces())
+	n.trail.follow(t, t.NumPieces())
 	t.SetOnWriteChunkError(func(err error) { s.log.Error("the piece store refused a chunk", "cause", err) })
 	s.start(spec.Trackers, spec.Peers)
 	return s, nil
@@ -223,5 +228,6 @@ func (s *Swarm) Leave(ctx context.Context) {
 		s.mu.Unlock()
 		s.t.Drop()
 		s.node.ledgers.all.Delete(s.t)
+		s.node.trail.forget(s.t)
 	})
 }

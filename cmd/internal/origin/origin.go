@@ -80,7 +80,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer lis.Close()
 	node, err := swarm.NewNode(swarm.NodeConfig{
-		Listen: c.PeerListen, UpRate: c.UpRate, MaxPeers: c.MaxPeers, Version: c.Version, Log: c.Log,
+		Listen: c.PeerListen, UpRate: c.UpRate, MaxPeers: c.MaxPeers, Version: c.Version, Origin: true, Log: c.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --peer-listen", err)
