@@ -38,7 +38,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			keyCommand(), publishCommand(), originCommand(),
 			mountCommand(), fetchCommand(),
 			activateCommand(), rollbackCommand(), deployCommand(),
-			statusCommand(), receiptCommand(), verifyCommand(), lsCommand(), gcCommand(),
+			statusCommand(), whyCommand(), receiptCommand(), verifyCommand(), lsCommand(), gcCommand(),
 			demoCommand(), completionCommand(), manCommand(), versionCommand(),
 		},
 		Writer:                    stdout,

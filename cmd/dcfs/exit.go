@@ -13,6 +13,7 @@ import (
 	"dcfs/cmd/internal/agent"
 	"dcfs/cmd/internal/catalog"
 	"dcfs/cmd/internal/config"
+	"dcfs/cmd/internal/control"
 	"dcfs/cmd/internal/fleet"
 	"dcfs/cmd/internal/gc"
 	"dcfs/cmd/internal/origin"
@@ -81,6 +82,10 @@ var exitTable = []struct {
 	{catalog.ErrUnauthorized, exitPermission},
 
 	{catalog.ErrUnknownRelease, exitNoRelease},
+	{control.ErrNoFile, exitNoRelease},
+	{errNoProcess, exitNoRelease},
+	{control.ErrTooEarly, exitTemporary},
+	{control.ErrGone, exitTemporary},
 	{catalog.ErrUnreachable, exitUnavailable},
 	{agent.ErrNoSource, exitUnavailable},
 	{swarm.ErrNoMetadata, exitUnavailable},

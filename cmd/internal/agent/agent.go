@@ -177,6 +177,7 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	if err := l.join(ctx); err != nil {
 		return err
 	}
+	group.Go(func() error { return l.beatOn(background) })
 	defer l.startReuse(background)()
 	l.settle()
 	group.Go(func() error { l.store.Scrub(background); return nil })

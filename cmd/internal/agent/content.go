@@ -94,9 +94,10 @@ func (l *life) openStore() error {
 	if err != nil {
 		return err
 	}
+	l.atStart = l.claimed()
 	store, err := cache.New(cache.Config{
 		Layout: l.rel.Layout, Hash: l.rel.Hash, Backing: l.disk, Memory: memory,
-		Claimed: l.claimed(), DirtyLimit: l.cfg.CacheBytes / 4, Ahead: ahead,
+		Claimed: l.atStart, DirtyLimit: l.cfg.CacheBytes / 4, Ahead: ahead,
 		OnLost: l.onLost, Log: l.log,
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dcfs/cache"
+	"dcfs/cache/piece"
 	"dcfs/cmd/internal/control"
 	"dcfs/fs"
 	"dcfs/fs/activate"
@@ -33,7 +34,9 @@ type life struct {
 	rel      *release.Release
 	mapped   []byte // what rel shares memory with, if that is not on the heap
 	trackers []string
-	whole    bool // the copy stood already when the life began
+	whole    bool       // the copy stood already when the life began
+	atStart  *piece.Set // what a former process left; nil for nothing
+	pulse    pulse
 	disk     disk
 	memory   *cache.Memory
 	store    *cache.Store
@@ -56,6 +59,7 @@ type life struct {
 	reason    string
 	lingerEnd time.Time
 	ready     bool // the fields above may be read by status
+	readyAt   time.Time
 	rates     rates
 }
 
@@ -126,7 +130,7 @@ func (l *life) join(ctx context.Context) error {
 	l.swarm = s
 	l.store.Attach(s)
 	l.mu.Lock()
-	l.ready = true
+	l.ready, l.readyAt = true, time.Now()
 	l.mu.Unlock()
 	return nil
 }

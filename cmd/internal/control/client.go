@@ -98,45 +98,74 @@ func sift(answers []*Status, failures []error) (all []Status, errs []error) {
 // Ask asks the process behind one socket. It returns an error that wraps
 // ErrGone when there is none, and then removes the socket.
 func Ask(ctx context.Context, path string, timeout time.Duration) (Status, error) {
-	dir, err := os.Open(filepath.Dir(path))
-	if errors.Is(err, os.ErrNotExist) {
-		return Status{}, fmt.Errorf("%s: %w", path, ErrGone)
-	}
-	if err != nil {
-		return Status{}, fmt.Errorf("run directory: %w", err)
-	}
-	defer dir.Close()
-	s, err := ask(ctx, dir, filepath.Base(path), timeout)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		os.Remove(short(dir, filepath.Base(path)))
+	var s Status
+	err := askAt(ctx, path, statusPath, timeout, &s)
+	if err == nil {
+		err = checkSchema(s)
 	}
 	if err != nil {
 		return Status{}, err
 	}
-	return *s, nil
+	return s, nil
+}
+
+// askAt puts one question to the process behind the socket at path.
+func askAt(ctx context.Context, path, question string, timeout time.Duration, answer any) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, ErrGone)
+	}
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	defer dir.Close()
+	err = pose(ctx, dir, filepath.Base(path), question, timeout, answer)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		os.Remove(short(dir, filepath.Base(path)))
+	}
+	return err
 }
 
 func ask(ctx context.Context, dir *os.File, name string, timeout time.Duration) (*Status, error) {
+	var s Status
+	err := pose(ctx, dir, name, statusPath, timeout, &s)
+	if err == nil {
+		err = checkSchema(s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+func checkSchema(s Status) error {
+	if s.Schema != Schema {
+		return fmt.Errorf("process %d answers in schema %d, this dcfs reads %d", s.PID, s.Schema, Schema)
+	}
+	return nil
+}
+
+func pose(ctx context.Context, dir *os.File, name, question string, timeout time.Duration, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	path := filepath.Join(dir.Name(), name)
-	s, err := get(ctx, short(dir, name))
+	err := get(ctx, short(dir, name), question, answer)
 	switch {
 	case err == nil:
-		return s, nil
+		return nil
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%s: %w: %w", path, ErrGone, err)
+		return fmt.Errorf("%s: %w: %w", path, ErrGone, err)
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%s: %w", path, ErrGone)
+		return fmt.Errorf("%s: %w", path, ErrGone)
 	case errors.Is(err, context.DeadlineExceeded):
 		pid := strings.TrimSuffix(name, ".sock")
-		return nil, fmt.Errorf("process %s did not answer on %s within %s: it hangs or is stopped: %w",
+		return fmt.Errorf("process %s did not answer on %s within %s: it hangs or is stopped: %w",
 			pid, path, timeout, err)
 	}
-	return nil, fmt.Errorf("%s: %w", path, err)
+	return fmt.Errorf("%s: %w", path, err)
 }
 
-func get(ctx context.Context, sock string) (*Status, error) {
+func get(ctx context.Context, sock, question string, answer any) error {
 	var d net.Dialer
 	tr := &http.Transport{
 		DisableKeepAlives: true,
@@ -145,24 +174,34 @@ func get(ctx context.Context, sock string) (*Status, error) {
 		},
 	}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dcfs"+statusPath, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://dcfs"+question, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("answered %s", resp.Status)
+		return refusal(resp)
 	}
-	var s Status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("answer: %w", err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(answer); err != nil {
+		return fmt.Errorf("answer: %w", err)
 	}
-	if s.Schema != Schema {
-		return nil, fmt.Errorf("answers in schema %d, this dcfs reads %d", s.Schema, Schema)
+	return nil
+}
+
+const maxRefusal = 4 << 10 // bytes
+
+// refusal is the error that an answer other than 200 stands for.
+func refusal(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	said := strings.TrimSpace(string(text))
+	for _, kind := range []error{ErrNoFile, ErrTooEarly} {
+		if after, ok := strings.CutPrefix(said, kind.Error()); ok {
+			return fmt.Errorf("%w%s", kind, after)
+		}
 	}
-	return &s, nil
+	return fmt.Errorf("answered %s: %.200s", resp.Status, said)
 }

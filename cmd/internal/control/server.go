@@ -92,11 +92,10 @@ func (l *Listener) Close() error {
 // nil. It must be called at most once.
 func (l *Listener) Serve(ctx context.Context, src Source) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		// An error here is a client that went away: nobody to tell.
-		_ = json.NewEncoder(w).Encode(src.Status().normal())
-	})
+	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) { reply(w, src.Status().normal()) })
+	if e, ok := src.(Explainer); ok {
+		mux.HandleFunc("GET "+whyPath, whyHandler(e))
+	}
 	srv := &http.Server{
 		Handler:      mux,
 		ReadTimeout:  ioTimeout,
@@ -111,6 +110,12 @@ func (l *Listener) Serve(ctx context.Context, src Source) error {
 		return nil
 	}
 	return fmt.Errorf("control socket %s: %w", l.path, err)
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	// An error here is a client that went away: nobody to tell.
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 // Serve binds the control socket at path and answers from src until ctx ends.
