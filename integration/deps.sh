@@ -25,6 +25,7 @@ wants() {
 		command -v setfacl|acl|access control lists
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
+		command -v promtool|prometheus|metrics, alert rules, dashboard
 	EOF
 }
 
@@ -32,6 +33,16 @@ missing() {
 	while IFS='|' read -r check package _; do
 		bash -c "$check" </dev/null >/dev/null 2>&1 || printf '%s ' $package
 	done < <(wants)
+}
+
+# Of Prometheus only promtool is wanted: the package itself starts a service.
+promtool_only() {
+	local dir
+	dir=$(mktemp -d)
+	chmod 0755 "$dir"
+	(cd "$dir" && timeout 120 "${apt[@]}" download prometheus && dpkg-deb -x prometheus_*.deb . &&
+		install -m 0755 usr/bin/promtool /usr/local/bin/promtool)
+	rm -rf "$dir"
 }
 
 packages=$(missing)
@@ -42,8 +53,8 @@ if [ -n "$packages" ]; then
 		apt=(apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120)
 		log=$(mktemp)
 		# shellcheck disable=SC2086 # one word for each package
-		if ! { timeout 120 "${apt[@]}" update && timeout 300 "${apt[@]}" install -y --no-install-recommends $packages; } \
-			</dev/null >"$log" 2>&1; then
+		if ! { timeout 120 "${apt[@]}" update && timeout 300 "${apt[@]}" install -y --no-install-recommends ${packages//prometheus /} &&
+			case $packages in *prometheus*) promtool_only ;; esac; } </dev/null >"$log" 2>&1; then
 			echo "deps: apt-get failed:"
 			tail -n 5 "$log"
 		fi

@@ -35,6 +35,7 @@ type Swarm struct {
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
+	bytes  sources
 	wrongs atomic.Int64 // pieces whose hash was wrong
 
 	mu      sync.Mutex
@@ -67,7 +68,7 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	}
 	n.ledgers.all.Store(t, s.asks)
 	s.t, s.plan = t, piece.NewPlan(t.NumPieces())
-	n.trail.follow(t, t.NumPieces())
+	n.trail.follow(t, t.NumPieces(), &s.bytes)
 	t.SetOnWriteChunkError(func(err error) { s.log.Error("the piece store refused a chunk", "cause", err) })
 	s.start(spec.Trackers, spec.Peers)
 	return s, nil

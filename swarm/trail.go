@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -33,9 +34,11 @@ type provenance struct {
 	names  []string // names[0] is nobody
 	number map[string]uint16
 	pieces [][maxSources]uint16
-	peers  int64 // bytes that came from other servers
-	origin int64 // bytes that came from an origin
+	bytes  *sources
 }
+
+// sources counts bytes by who sent them.
+type sources struct{ origin, peers atomic.Int64 }
 
 const (
 	maxSources = 4
@@ -88,9 +91,9 @@ func (k *trail) note(p *torrent.Peer, i piece.Index, bytes int) {
 	if from := k.came[p.Torrent()]; from != nil {
 		from.note(i, name)
 		if origin {
-			from.origin += int64(bytes)
+			from.bytes.origin.Add(int64(bytes))
 		} else {
-			from.peers += int64(bytes)
+			from.bytes.peers.Add(int64(bytes))
 		}
 	}
 }
@@ -118,11 +121,12 @@ func (v *provenance) note(i piece.Index, name string) {
 	}
 }
 
-// follow begins to remember where the pieces of a torrent come from.
-func (k *trail) follow(t *torrent.Torrent, pieces int) {
+// follow begins to remember where the pieces of a torrent come from, and counts
+// their bytes.
+func (k *trail) follow(t *torrent.Torrent, pieces int, bytes *sources) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.came[t] = &provenance{names: []string{""}, number: make(map[string]uint16), pieces: make([][maxSources]uint16, pieces)}
+	k.came[t] = &provenance{names: []string{""}, number: make(map[string]uint16), pieces: make([][maxSources]uint16, pieces), bytes: bytes}
 }
 
 // wrong forgets whom piece i came from: its hash was wrong, and it comes anew.
@@ -257,13 +261,7 @@ type Sources struct {
 
 // Sources returns where the bytes came from since the swarm was joined.
 func (s *Swarm) Sources() Sources {
-	k := s.node.trail
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if v := k.came[s.t]; v != nil {
-		return Sources{Origin: v.origin, Peers: v.peers}
-	}
-	return Sources{}
+	return Sources{Origin: s.bytes.origin.Load(), Peers: s.bytes.peers.Load()}
 }
 
 // Trouble is what went wrong since the swarm was joined.

@@ -55,6 +55,7 @@ var exitTable = []struct {
 
 	{config.ErrConfig, exitConfig},
 	{agent.ErrConfig, exitConfig},
+	{agent.ErrHTTP, exitConfig},
 	{origin.ErrConfig, exitConfig},
 	{origin.ErrListen, exitConfig},
 	{swarm.ErrListen, exitConfig},

@@ -32,6 +32,7 @@ func lifeFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
+		&cli.StringFlag{Name: "http", Usage: "serve /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
 		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
 		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both (default: separate files)"},
 		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown in the status (default: none)"},
@@ -178,6 +179,9 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 		return err
 	}
 	if cfg.PeerListen, err = listenOf(c, "peer-listen"); err != nil {
+		return err
+	}
+	if cfg.HTTP, err = listenOf(c, "http"); err != nil {
 		return err
 	}
 	if cfg.CacheBytes, err = sizeOf(c, "cache"); err != nil {

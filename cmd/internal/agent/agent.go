@@ -63,6 +63,7 @@ type Config struct {
 	MaxPeers   int
 	Peers      []string // HOST:PORT
 	PeerListen string
+	HTTP       string               // HOST:PORT of /metrics and /healthz; empty for none
 	Rack       string               // named in the status; peers are not chosen by it yet
 	TraceOut   string               // file that takes the recorded first accesses
 	Owner      *tree.Account        // who gets everything; nil: whom the release names
@@ -129,6 +130,10 @@ func Run(ctx context.Context, c Config) error {
 	defer stop()
 	if err := l.listen(background, group); err != nil {
 		return err
+	}
+	if err := l.serveHTTP(background, group); err != nil {
+		stop()
+		return errors.Join(err, group.Wait())
 	}
 	l.enter(control.Announced, nil)
 	err := l.run(ctx, background, group)

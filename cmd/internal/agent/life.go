@@ -15,6 +15,7 @@ import (
 	"dcfs/cache"
 	"dcfs/cache/piece"
 	"dcfs/cmd/internal/control"
+	"dcfs/cmd/internal/metrics"
 	"dcfs/fs"
 	"dcfs/fs/activate"
 	"dcfs/fs/materialise"
@@ -37,6 +38,7 @@ type life struct {
 	whole    bool       // the copy stood already when the life began
 	atStart  *piece.Set // what a former process left; nil for nothing
 	pulse    pulse
+	reads    *metrics.Reads // nil without --http
 	disk     disk
 	memory   *cache.Memory
 	store    *cache.Store
@@ -157,7 +159,7 @@ func (l *life) mount(ctx context.Context) error {
 		return l.useNative(ctx)
 	}
 	cfg := fs.Config{
-		Tree: l.rel.Tree, Content: l.store, Place: l.place, Version: l.rel.Name,
+		Tree: l.rel.Tree, Content: l.content(), Place: l.place, Version: l.rel.Name,
 		ReadTimeout: l.cfg.ReadTimeout, NoSUID: l.cfg.NoSUID,
 		Resident: l.store.VerifiedBytes, Log: l.log,
 	}

@@ -23,21 +23,24 @@ import (
 
 // service answers the origin's HTTP requests.
 type service struct {
-	shelf   *shelf
-	tracker *tracker.Tracker
-	token   string
-	log     *slog.Logger
-	started time.Time
+	shelf    *shelf
+	tracker  *tracker.Tracker
+	token    string
+	log      *slog.Logger
+	started  time.Time
+	version  string // of this program
+	requests *requests
 }
 
 func (s *service) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/releases", s.list)
-	mux.HandleFunc("GET /v1/releases/{version...}", s.get)
-	mux.HandleFunc("PUT /v1/releases/{version...}", s.put)
-	mux.HandleFunc("GET /announce", s.tracker.Announce)
-	mux.HandleFunc("GET /scrape", s.tracker.Scrape)
-	mux.HandleFunc("GET /data/{path...}", s.data)
+	handle := func(pattern, name string, h http.HandlerFunc) { mux.Handle(pattern, s.requests.counted(name, h)) }
+	handle("GET /v1/releases", "list", s.list)
+	handle("GET /v1/releases/{version...}", "release", s.get)
+	handle("PUT /v1/releases/{version...}", "publish", s.put)
+	handle("GET /announce", "announce", s.tracker.Announce)
+	handle("GET /scrape", "scrape", s.tracker.Scrape)
+	handle("GET /data/{path...}", "webseed", s.data)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /{$}", s.page)

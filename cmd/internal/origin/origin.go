@@ -93,6 +93,7 @@ func Run(ctx context.Context, c Config) error {
 	defer memory.Close()
 	return serve(ctx, c, &service{
 		shelf: newShelf(lib, node, memory, c.Log), token: token, log: c.Log, started: time.Now(),
+		version: c.Version, requests: newRequests(),
 	}, lis)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dcfs/cache"
@@ -31,6 +32,8 @@ type shelf struct {
 	seeded map[string]*seeded
 	byHash map[[20]byte]*seeded
 	failed map[string]bool // logged once, and not tried again
+
+	damaged atomic.Int64 // pieces
 }
 
 // seeded is one release in the swarm.
@@ -151,6 +154,7 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	r.store, err = cache.New(cache.Config{
 		Layout: mi.Layout, Hash: mi.Pieces.Hash, Backing: standing{disk}, Memory: s.memory, Claimed: all, Log: s.log,
 		OnLost: func(i piece.Index, why error) {
+			s.damaged.Add(1)
 			s.log.Error("the origin's copy is damaged; publish it again", "version", version, "piece", i, "cause", why)
 		},
 	})
@@ -169,6 +173,13 @@ func (s *shelf) serves(infoHash [20]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byHash[infoHash] != nil
+}
+
+// failures counts the stored releases that cannot be served.
+func (s *shelf) failures() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.failed)
 }
 
 // all lists the releases that are served, in no order.
