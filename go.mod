@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/anacrolix/torrent v1.61.0
 	github.com/charlievieth/fastwalk v1.0.14
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/dgraph-io/ristretto/v2 v2.4.2
 	github.com/dustin/go-humanize v1.1.0
 	github.com/goccy/go-yaml v1.19.2

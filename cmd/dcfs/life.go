@@ -12,6 +12,7 @@ import (
 	"dcfs/cmd/internal/control"
 	"dcfs/cmd/internal/detach"
 	"dcfs/cmd/internal/holder"
+	"dcfs/cmd/internal/service"
 	"dcfs/fs"
 )
 
@@ -100,10 +101,12 @@ func beHeld(held *holder.Child, cfg *agent.Config) error {
 
 func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show *progress) error {
 	var last control.Status
+	tell := notify(service.Find(cfg.Log), &cfg)
 	cfg.OnState = func(_ control.State, s control.Status) {
 		last = s
 		show.update(s)
 		parent.State(s)
+		tell(s)
 	}
 	stop := show.poll(c.Context, control.SocketPath(cfg.RunDir, cfg.PID), cfg.Log)
 	err := agent.Run(c.Context, cfg)

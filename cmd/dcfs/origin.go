@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dcfs/cmd/internal/origin"
+	"dcfs/cmd/internal/service"
 )
 
 func originCommand() *cli.Command {
@@ -37,7 +38,11 @@ func runOrigin(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	manager := service.Find(cfg.Log)
+	cfg.OnBeat = manager.Alive
 	cfg.OnReady = func(http, peers string) {
+		manager.Status("serving " + http + ", peers at " + peers)
+		manager.Ready()
 		// Whoever starts an origin on port 0 reads the ports here.
 		err := result(c, struct {
 			Schema int    `json:"schema"`
@@ -48,6 +53,7 @@ func runOrigin(c *cli.Context) error {
 			cfg.Log.Warn("cannot say on stdout that the origin is ready", "cause", err)
 		}
 	}
+	defer manager.Stopping()
 	return origin.Run(c.Context, cfg)
 }
 

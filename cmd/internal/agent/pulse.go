@@ -96,6 +96,9 @@ func (l *life) beatOn(ctx context.Context) error {
 			}
 			b.ran, b.queued = processorTime()
 			l.pulse.add(b)
+			if l.cfg.OnBeat != nil {
+				l.cfg.OnBeat()
+			}
 		}
 	}
 }

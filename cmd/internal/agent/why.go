@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -20,7 +19,7 @@ var _ control.Explainer = (*life)(nil)
 // the tree, the store and the swarm, and never the mount.
 func (l *life) Why(path string) (control.Why, error) {
 	l.mu.Lock()
-	w := control.Why{PID: os.Getpid(), State: l.state, Path: path}
+	w := control.Why{PID: l.cfg.PID, State: l.state, Path: path}
 	rel, ready, readyAt := l.rel, l.ready, l.readyAt
 	l.mu.Unlock()
 	if rel == nil {

@@ -45,6 +45,7 @@ type Config struct {
 	Version          string // of this program
 	Log              *slog.Logger
 	OnReady          func(httpAddr, peerAddr string) // called once, when both ports answer
+	OnBeat           func()                          // if set, called every second by what looks for releases
 }
 
 // The default addresses.
@@ -108,7 +109,7 @@ func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.shelf.run(ctx) })
+	group.Go(func() error { return s.shelf.run(ctx, c.OnBeat) })
 	group.Go(func() error {
 		if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return err

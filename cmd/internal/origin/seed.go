@@ -60,8 +60,8 @@ func newShelf(lib *Library, node *swarm.Node, memory *cache.Memory, log *slog.Lo
 }
 
 // run keeps the shelf equal to the library until ctx ends, then leaves all
-// swarms.
-func (s *shelf) run(ctx context.Context) error {
+// swarms. After each look it calls beat, if that is set.
+func (s *shelf) run(ctx context.Context, beat func()) error {
 	tick := time.NewTicker(rescan)
 	defer tick.Stop()
 	defer s.close()
@@ -72,6 +72,9 @@ func (s *shelf) run(ctx context.Context) error {
 		case <-tick.C:
 			if err := s.scan(ctx); err != nil {
 				s.log.Warn("looking for new releases", "cause", err)
+			}
+			if beat != nil {
+				beat()
 			}
 		}
 	}
