@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build install demo test deps race unit integration lint fuzz bench soak bench-swarm clean help
+.PHONY: build install packages demo test deps race unit integration lint fuzz bench soak bench-swarm clean help
 
 GO       ?= go
 FUZZTIME ?= 60s
@@ -15,6 +15,10 @@ HANDOVERS ?= 200
 SWARM    ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# A version that packages can have: they order 0.0.0~git… before any release.
+PACKAGE_VERSION := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/' | grep . || echo '0.0.0~git$(shell git show -s --format=%cd --date=format:%Y%m%d%H%M%S 2>/dev/null || echo 0)')
+# Run from its own module, so that go.mod has none of its hundred dependencies.
+NFPM    ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
 # Everything but what drives the built binary from outside.
 UNIT     = $$($(GO) list ./... | grep -v '/integration\(/\|$$\)')
 # Says aloud what was skipped; `go test` alone does not.
@@ -28,6 +32,13 @@ build: ## the binary, in bin/
 
 install: build ## the binary, below PREFIX
 	install -D -m 0755 bin/dcfs $(DESTDIR)$(PREFIX)/bin/dcfs
+
+packages: build ## .deb and .rpm for this machine's architecture, in bin/
+	@mkdir -p bin/generated
+	@for shell in bash zsh fish; do bin/dcfs completion $$shell >bin/generated/dcfs.$$shell; done
+	@bin/dcfs man | gzip -9n >bin/generated/dcfs.8.gz
+	@for kind in deb rpm; do ARCH=$$($(GO) env GOARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' \
+		$(GO) run $(NFPM) package --config cmd/dcfs/packaging/nfpm.yaml --packager $$kind --target bin/; done
 
 demo: build ## the whole story on this machine; DEMO='--nodes 8' passes flags on
 	bin/dcfs demo $(DEMO)

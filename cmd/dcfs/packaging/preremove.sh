@@ -1,0 +1,9 @@
+#!/bin/sh
+# Ends what runs, unless another version takes over (deb: upgrade, rpm: 1).
+set -e
+case "$1" in
+upgrade | 1) exit 0 ;;
+esac
+if [ -d /run/systemd/system ]; then
+	systemctl --no-reload disable --now dcfs-origin.service 'dcfs-mount@*.service' || true
+fi
