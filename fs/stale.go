@@ -23,6 +23,9 @@ const lookBelow = 300 * time.Millisecond
 //
 // It returns how many were taken away, or how many it would look at when dry.
 func Uncover(ctx context.Context, path string, dry bool, log *slog.Logger) (int, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	n := 0
 	for {
 		below, err := coveredAt(path)
