@@ -70,7 +70,7 @@ func (c *collector) dead(context.Context) error {
 		return err
 	}
 	for _, path := range unborn {
-		if st, err := os.Lstat(path); err == nil && st.IsDir() && time.Since(st.ModTime()) > time.Minute {
+		if st, err := os.Lstat(path); err == nil && st.IsDir() && time.Since(st.ModTime()) > min(time.Minute, c.StaleAfter) {
 			c.left("socket", path, Remove, "its process died before it was ready", func() error { return durable.Disk{}.RemoveAll(path) })
 		}
 	}
