@@ -73,7 +73,7 @@ func applyApp(releases []Release, keep int) []Decision {
 			d.Reasons = append(d.Reasons, placeReasons(r, i, keep)...)
 		}
 		if !d.Keep {
-			d.Reasons = append(d.Reasons, fmt.Sprintf("number %d by age, not among the %d that are kept, and nobody uses it", i+1, max(keep, 0)))
+			d.Reasons = append(d.Reasons, fmt.Sprintf("number %d by age, outside of --keep %d, and nobody uses it", i+1, max(keep, 0)))
 			for _, link := range r.Rollback {
 				d.Reasons = append(d.Reasons, "a rollback of "+link+" will have nowhere to go")
 			}
@@ -108,7 +108,7 @@ func placeReasons(r Release, i, keep int) (why []string) {
 		why = append(why, "a rollback of "+link+" leads back to it")
 	}
 	if i < keep {
-		why = append(why, fmt.Sprintf("number %d by age, %d are kept", i+1, keep))
+		why = append(why, fmt.Sprintf("number %d by age, within --keep %d", i+1, keep))
 	}
 	return why
 }

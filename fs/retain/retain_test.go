@@ -61,8 +61,8 @@ func TestReasons(t *testing.T) {
 		used(rel("3", 3), "the symlink /current leads to it"), previous(rel("1", 1), "/current"), rel("2", 2),
 	}, 2)
 	want := [][]string{
-		{"the symlink /current leads to it", "number 1 by age, 2 are kept"},
-		{"number 2 by age, not among the 2 that are kept, and nobody uses it"},
+		{"the symlink /current leads to it", "number 1 by age, within --keep 2"},
+		{"number 2 by age, outside of --keep 2, and nobody uses it"},
 		{"a rollback of /current leads back to it"},
 	}
 	for i, d := range got {
