@@ -95,6 +95,21 @@ func die(t *testing.T, run string) string {
 	return path
 }
 
+// TestLook: the sockets of dead processes are told and left; those of live ones
+// are not told.
+func TestLook(t *testing.T) {
+	run := t.TempDir()
+	start(t, run, Status{PID: 1, Version: "web-1", State: Mounted})
+	dead := die(t, run)
+	all, gone, errs := Look(t.Context(), run, time.Second)
+	if len(all) != 1 || len(errs) > 0 || len(gone) != 1 || gone[0] != dead {
+		t.Errorf("%v, dead %v, errors %v; want one of each and %s", all, gone, errs, dead)
+	}
+	if _, err := os.Lstat(dead); err != nil {
+		t.Errorf("it had an effect: %v", err)
+	}
+}
+
 func TestListenReplacesStale(t *testing.T) {
 	run := t.TempDir()
 	die(t, run)
