@@ -34,7 +34,7 @@ install: build ## the binary, below PREFIX
 	install -D -m 0755 bin/dcfs $(DESTDIR)$(PREFIX)/bin/dcfs
 
 packages: build ## .deb and .rpm for this machine's architecture, in bin/
-	@mkdir -p bin/generated
+	@mkdir -p bin/generated && rm -f bin/*.deb bin/*.rpm
 	@for shell in bash zsh fish; do bin/dcfs completion $$shell >bin/generated/dcfs.$$shell; done
 	@bin/dcfs man | gzip -9n >bin/generated/dcfs.8.gz
 	@for kind in deb rpm; do ARCH=$$($(GO) env GOARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' \
