@@ -39,7 +39,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			mountCommand(), fetchCommand(),
 			activateCommand(), rollbackCommand(), deployCommand(),
 			statusCommand(), whyCommand(), receiptCommand(), verifyCommand(), lsCommand(), gcCommand(),
-			demoCommand(), completionCommand(), manCommand(), versionCommand(),
+			demoCommand(), doctorCommand(), completionCommand(), manCommand(), versionCommand(),
 		},
 		Writer:                    stdout,
 		ErrWriter:                 stderr,
