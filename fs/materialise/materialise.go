@@ -21,8 +21,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"dcfs/fs/durable"
@@ -219,18 +221,48 @@ func (s *Stage) dropOther() error {
 	return nil
 }
 
-// makeDirs creates all directories of the release; parents have lower IDs.
+// makeDirs creates all directories of the release, level by level and those of
+// one level in parallel: whoever mounts thousands of directories waits for it.
 func (s *Stage) makeDirs() error {
-	for id := tree.Root + 1; s.tree.Has(id); id++ {
-		if s.tree.Kind(id) != tree.Dir {
-			continue
+	for level := []tree.ID{tree.Root}; len(level) > 0; {
+		var group errgroup.Group
+		group.SetLimit(runtime.GOMAXPROCS(0))
+		var next []tree.ID
+		for _, dir := range level {
+			subs := s.subdirs(dir)
+			if len(subs) == 0 {
+				continue
+			}
+			next = append(next, subs...)
+			group.Go(func() error { return s.makeIn(dir, subs) })
 		}
-		err := s.inDir(s.tree.Parent(id), func(d *durable.Dir) error { return ensureDir(d, s.tree.Name(id)) })
-		if err != nil {
+		if err := group.Wait(); err != nil {
 			return fmt.Errorf("staging %s: %w", s.dest, err)
 		}
+		level = next
 	}
 	return nil
+}
+
+func (s *Stage) makeIn(dir tree.ID, subs []tree.ID) error {
+	return s.inDir(dir, func(d *durable.Dir) error {
+		for _, id := range subs {
+			if err := ensureDir(d, s.tree.Name(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Stage) subdirs(dir tree.ID) (out []tree.ID) {
+	first, count := s.tree.Children(dir)
+	for id := first; id < first+tree.ID(count); id++ {
+		if s.tree.Kind(id) == tree.Dir {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // ensureDir makes name a directory that we can work in. A Finish that did not
