@@ -16,7 +16,7 @@ import (
 )
 
 func init() {
-	register("publish", "hashing and publishing a directory, beside mktorrent, raw hashing and reading", benchPublish)
+	register("publish", "hashing and publishing a directory, beside raw hashing, reading, copying, mktorrent and libtorrent", benchPublish)
 }
 
 // corpus is a directory to publish.
@@ -31,7 +31,7 @@ func benchPublish(e *env) error {
 		return err
 	}
 	e.out.note("All files are in the page cache when they are read: reading is bounded by memory, not by the disk.")
-	e.out.note("hash: publishing again what the store has; publish: with its copy into the store and the sync.")
+	e.out.note("hash: publishing again what the store has; publish: with its copy into the store and the sync, as cp.")
 	var out []figure
 	for _, c := range all {
 		f, err := c.measure(e)
@@ -87,7 +87,14 @@ func (c corpus) measure(e *env) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh := e.path("fresh")
+	round := 0
+	fresh := func(what string) string { return e.path(fmt.Sprint(what, round)) }
+	defer func() { // not between rounds: some filesystems are slow for minutes where files went away
+		for round = range round + 1 {
+			os.RemoveAll(fresh("store"))
+			os.RemoveAll(fresh("copy"))
+		}
+	}()
 	rivals := []rival{
 		{"dcfs hash", func() (float64, error) {
 			_, u, err := e.publish(c.dir, "v1", state)
@@ -99,27 +106,58 @@ func (c corpus) measure(e *env) ([]figure, error) {
 		}},
 		{"raw hashing", func() (float64, error) { return rawHashing(first.Bytes), nil }},
 		{"dcfs publish", func() (float64, error) {
-			_, u, err := e.publish(c.dir, "v1", fresh)
-			os.RemoveAll(fresh)
+			_, u, err := e.publish(c.dir, "v1", fresh("store"))
+			return u.wall, err
+		}},
+		{"cp", func() (float64, error) {
+			round++ // the last to need it
+			u, err := e.command("sh", "-c", `cp -a "$1" "$2" && sync -f "$2"`, "sh", c.dir, fresh("copy"))
 			return u.wall, err
 		}},
 	}
-	if _, err := exec.LookPath("mktorrent"); err == nil {
-		rivals = append(rivals, rival{"mktorrent", func() (float64, error) {
-			out := e.path("mk.torrent")
-			os.Remove(out)
-			u, err := e.command("mktorrent", "-t", strconv.Itoa(runtime.NumCPU()),
-				"-l", strconv.Itoa(bits.Len64(uint64(first.PieceLength))-1), "-a", "http://127.0.0.1/announce", "-o", out, c.dir)
-			return u.wall, err
-		}})
-	} else {
-		e.out.note("mktorrent is not installed: not measured")
-	}
+	rivals = append(rivals, c.makers(e, first.PieceLength)...)
 	medians, ratio, err := e.turns(rivals)
 	if err != nil {
 		return nil, err
 	}
 	return c.figures(first, rivals, medians, ratio), nil
+}
+
+// viaLibtorrent makes a torrent with both of BitTorrent's hashes, SHA-1 and
+// SHA-256: the nearest to what dcfs takes of the content.
+const viaLibtorrent = `
+import os, sys, libtorrent as lt
+top, length, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+files = lt.file_storage()
+lt.add_files(files, top)
+torrent = lt.create_torrent(files, piece_size=length)
+lt.set_piece_hashes(torrent, os.path.dirname(top))
+open(out, "wb").write(lt.bencode(torrent.generate()))
+`
+
+// makers are other programs that make a torrent of the directory, as far as
+// they are installed.
+func (c corpus) makers(e *env, length int64) (out []rival) {
+	run := func(name string, args ...string) rival {
+		return rival{name, func() (float64, error) {
+			os.Remove(e.path("other.torrent"))
+			u, err := e.command(args[0], args[1:]...)
+			return u.wall, err
+		}}
+	}
+	if _, err := exec.LookPath("mktorrent"); err == nil {
+		out = append(out, run("mktorrent", "mktorrent", "-t", strconv.Itoa(runtime.NumCPU()),
+			"-l", strconv.Itoa(bits.Len64(uint64(length))-1), "-a", "http://127.0.0.1/announce", "-o", e.path("other.torrent"), c.dir))
+	} else {
+		e.out.note("mktorrent is not installed: not measured")
+	}
+	const python = "/usr/bin/python3" // whose packages are the system's
+	if exec.Command(python, "-c", "import libtorrent").Run() == nil {
+		out = append(out, run("libtorrent", python, "-c", viaLibtorrent, c.dir, strconv.FormatInt(length, 10), e.path("other.torrent")))
+	} else {
+		e.out.note("libtorrent is not installed for %s: not measured", python)
+	}
+	return out
 }
 
 // figures turns seconds into throughputs.
@@ -133,15 +171,18 @@ func (c corpus) figures(p published, rivals []rival, medians map[string]float64,
 	var out []figure
 	for _, r := range rivals {
 		f := figure{Case: name, What: r.name, Value: mib / medians[r.name], Unit: "MiB/s"}
-		if r.name == "dcfs hash" {
+		switch r.name {
+		case "dcfs hash":
 			f.Ratio, f.Beside, f.Goal = ratio(bound, r.name), bound, ">= 0.8"
+		case "dcfs publish":
+			f.Ratio, f.Beside = ratio("cp", r.name), "cp"
 		}
 		out = append(out, f)
 	}
-	if _, ok := medians["mktorrent"]; ok {
-		for _, what := range []string{"dcfs hash", "dcfs publish"} {
-			out = append(out, figure{Case: name, What: what, Value: mib / medians[what], Unit: "MiB/s",
-				Ratio: ratio("mktorrent", what), Beside: "mktorrent"})
+	for _, other := range []string{"mktorrent", "libtorrent"} {
+		if _, ok := medians[other]; ok {
+			out = append(out, figure{Case: name, What: "dcfs hash", Value: mib / medians["dcfs hash"], Unit: "MiB/s",
+				Ratio: ratio(other, "dcfs hash"), Beside: other})
 		}
 	}
 	return out
