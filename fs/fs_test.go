@@ -117,10 +117,11 @@ func TestEverythingIsThere(t *testing.T) {
 			}
 		}
 		// Readahead of an earlier walk may still come in, and the kernel may
-		// drop what it likes; but a walk can come wholly from its caches.
+		// drop what it likes; but a walk can come from its caches, all but a
+		// page here and there of thousands.
 		h, r := s.raw.holds.total.Load(), reads.Load()
 		t.Logf("round %d looked up %d names and sent %d reads", round, h-held, r-read)
-		warm = round > 0 && h == held && r == read
+		warm = round > 0 && h == held && r-read <= int64(len(want))/100
 		held, read = h, r
 	}
 	if !warm {
