@@ -10,9 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"dcfs/fs/durable"
 )
@@ -42,8 +43,10 @@ type Options struct {
 
 // Swap makes link a symlink to target and returns the target before it, which
 // Rollback would go back to; "" when there is none. Activating the current
-// target again changes nothing, also not the memory of the one before it. A
-// missing parent of link is created, and target is made absolute.
+// target again changes nothing, also not the memory of the one before it, but
+// makes sure that the link is on the disk: after an error or a crash, at
+// whichever call, the same Swap finishes the job. A missing parent of link is
+// created, and target is made absolute.
 //
 // An order of a fleet has an epoch, a number that grows from order to order: a
 // link does not follow an order that is older than one that it followed, or that
@@ -52,10 +55,15 @@ type Options struct {
 //
 // Errors wrap ErrNotLink, ErrIncomplete, ErrBusy or ErrFenced.
 //
-//	lock STATE/links/….lock
-//	readlink(LINK)
-//	write STATE/links/….json       durably
-//	symlink, rename, fsync(PARENT)  durable.Dir.ReplaceSymlink
+//	mkdir STATE/links; fsync(STATE)         when missing
+//	open, flock STATE/links/….lock
+//	lstat(LINK); readlink(LINK)
+//	read STATE/links/….json
+//	write, fsync, rename STATE/links/….json; fsync(STATE/links)   durable.Dir.WriteFile
+//	symlink, rename LINK; fsync(PARENT)     durable.Dir.ReplaceSymlink
+//
+// The history is on the disk before the link moves: a link that leads to the
+// new target always has a way back. testdata/swap.golden has every call.
 func Swap(link, target string, opt Options) (previous string, err error) {
 	target, err = filepath.Abs(target)
 	if err != nil {
@@ -79,9 +87,10 @@ func Swap(link, target string, opt Options) (previous string, err error) {
 
 // Rollback moves link back to where it led before, which must still be allowed
 // (or forced), and returns where it leads now and where it led until now.
-// Rolling back twice leads back to the start.
+// Rolling back twice leads back to the start: after an error or a crash look
+// where the link leads, and finish the job with Swap.
 //
-// Errors wrap ErrNoHistory, and those of Swap.
+// Errors wrap ErrNoHistory, and those of Swap. The calls are those of Swap.
 func Rollback(link string, opt Options) (now, was string, err error) {
 	err = withLink(link, opt, func(l *pointer) error {
 		now = l.previous()
@@ -127,10 +136,10 @@ func withLink(link string, opt Options, do func(*pointer) error) error {
 		return err
 	}
 	defer lock.Release()
-	if l.now, err = readLink(l.path); err != nil {
+	if l.now, err = readLink(opt.Disk, l.path); err != nil {
 		return err
 	}
-	if l.hist, err = readHistory(file); err != nil {
+	if l.hist, err = readHistory(opt.Disk, file); err != nil {
 		return err
 	}
 	return do(l)
@@ -138,18 +147,26 @@ func withLink(link string, opt Options, do func(*pointer) error) error {
 
 // readLink returns where the symlink path leads, as an absolute path of one
 // step, and "" when there is nothing at path.
-func readLink(path string) (string, error) {
-	fi, err := os.Lstat(path)
+func readLink(disk durable.Disk, path string) (string, error) {
+	parent, err := disk.OpenDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	if fi.Mode().Type() != fs.ModeSymlink {
-		return "", fmt.Errorf("%w: %s is there as something else (%s); move it away or choose another link", ErrNotLink, path, fi.Mode())
+	defer parent.Close()
+	st, err := parent.Lstat(filepath.Base(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	to, err := os.Readlink(path)
+	if err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", fmt.Errorf("%w: %s is there as something else (mode %o); move it away or choose another link", ErrNotLink, path, st.Mode)
+	}
+	to, err := parent.Readlink(filepath.Base(path))
 	if err != nil {
 		return "", err
 	}
@@ -181,16 +198,30 @@ func (l *pointer) swap(target string) (previous string, err error) {
 		return l.now, l.move(target, l.now)
 	}
 	previous = l.previous()
-	if l.hist.Current == target && l.opt.Epoch == 0 {
-		return previous, nil
+	if l.hist.Current != target || l.opt.Epoch != 0 {
+		// Somebody moved the link here by hand, or a crash kept us from moving
+		// it away: from now on the history starts here.
+		h := history{Current: target, Previous: previous}
+		if l.hist.Current == target { // a new order for what is so already
+			h.Older = l.hist.Older
+		}
+		if err := l.remember(h); err != nil {
+			return "", err
+		}
 	}
-	// Somebody moved the link here by hand, or a crash kept us from moving it
-	// away: from now on the history starts here.
-	h := history{Current: target, Previous: previous}
-	if l.hist.Current == target { // a new order for what is so already
-		h.Older = l.hist.Older
+	return previous, l.last()
+}
+
+// last makes the link last as it is: what moved it may not have come to that.
+//
+//	open(PARENT); fsync(PARENT)
+func (l *pointer) last() error {
+	parent, err := l.opt.Disk.OpenDir(filepath.Dir(l.path))
+	if err != nil {
+		return err
 	}
-	return previous, l.remember(h)
+	defer parent.Close()
+	return parent.Sync()
 }
 
 // move records the swap durably and then makes it.

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"dcfs/fs/durable"
 )
 
 func must(t testing.TB, errs ...error) {
@@ -178,57 +176,6 @@ func TestDamagedHistory(t *testing.T) {
 		}
 	}
 	b.leads("A")
-}
-
-// After a crash at any call of a swap or a rollback, the link resolves, and
-// the history knows what was before where it leads now.
-func TestCrashAtEveryCall(t *testing.T) {
-	crashed := errors.New("crashed")
-	for name, act := range map[string]func(b *bench) error{
-		"swap":     func(b *bench) error { _, err := Swap(b.link, b.dir+"/C", b.opt); return err },
-		"rollback": func(b *bench) error { _, _, err := Rollback(b.link, b.opt); return err },
-	} {
-		t.Run(name, func(t *testing.T) {
-			target := map[string]string{"swap": "C", "rollback": "A"}[name]
-			for at := 1; ; at++ {
-				b := newBench(t)
-				b.swap("A", "")
-				b.swap("B", "A")
-				seen := 0
-				b.opt.Disk = durable.Disk{Before: func(string, string) error {
-					if seen++; seen >= at {
-						return crashed
-					}
-					return nil
-				}}
-				err := act(b)
-				b.opt.Disk = durable.Disk{}
-				if seen < at {
-					must(t, err)
-					return
-				}
-				if !errors.Is(err, crashed) {
-					t.Fatalf("crash %d: %v", at, err)
-				}
-				to, err := os.Readlink(b.link)
-				must(t, err)
-				switch to {
-				case b.dir + "/B":
-					b.rollback("A", "B")
-					b.rollback("B", "A")
-				case b.dir + "/" + target:
-					b.rollback("B", target)
-					b.rollback(target, "B")
-				default:
-					t.Errorf("crash %d: the link leads to %s", at, to)
-				}
-				b.swap("C", map[string]string{"A": "A", "B": "B", "C": "B"}[filepath.Base(to)])
-				if entries, _ := filepath.Glob(b.dir + "/.*"); len(entries) > 0 {
-					t.Errorf("crash %d leaves %v", at, entries)
-				}
-			}
-		})
-	}
 }
 
 // A reader that resolves the link all the time never fails.

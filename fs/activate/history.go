@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+
+	"dcfs/fs/durable"
 )
 
 // history is what STATE/links holds of a link. It is written before the link
@@ -62,8 +63,11 @@ func historyPath(state, link string) string {
 	return filepath.Join(state, "links", hex.EncodeToString(sum[:16])+".json")
 }
 
-func readHistory(file string) (h history, err error) {
-	b, err := os.ReadFile(file)
+// maxHistory bounds a history that is read: three paths and a link.
+const maxHistory = 64 << 10
+
+func readHistory(disk durable.Disk, file string) (h history, err error) {
+	b, err := disk.ReadFile(file, maxHistory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return history{}, nil
 	}

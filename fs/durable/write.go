@@ -88,7 +88,11 @@ func (d *Dir) ReplaceSymlink(target, name string) error {
 		_ = d.Remove(tmp)
 		return err
 	}
-	if got, err := d.Readlink(name); err != nil || got != target {
+	got, err := d.Readlink(name)
+	if err != nil {
+		return err
+	}
+	if got != target {
 		return fmt.Errorf("symlink %s: somebody else changed it at the same time (it leads to %q): try again", d.join(name), got)
 	}
 	return d.Sync()
