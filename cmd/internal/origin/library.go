@@ -29,15 +29,20 @@ type Library struct {
 	state string
 	dir   string // below state
 	log   *slog.Logger
+	disk  durable.Disk
 }
 
 // OpenLibrary returns the library of a state directory, making what is missing.
 func OpenLibrary(state string, log *slog.Logger) (*Library, error) {
+	return openLibrary(state, log, durable.Disk{})
+}
+
+func openLibrary(state string, log *slog.Logger, disk durable.Disk) (*Library, error) {
 	dir := filepath.Join(state, "origin")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := disk.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("the origin's store: %w; choose another directory with --state", err)
 	}
-	return &Library{state: state, dir: dir, log: log}, nil
+	return &Library{state: state, dir: dir, log: log, disk: disk}, nil
 }
 
 const (
@@ -89,7 +94,7 @@ func (lib *Library) read(version string) ([]byte, error) {
 	if _, err := catalog.ParseVersion(version); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(lib.home(version), metainfoFile))
+	f, err := lib.openMetainfo(version)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s; see dcfs ls", catalog.ErrUnknownRelease, version)
 	}
@@ -106,6 +111,28 @@ func (lib *Library) read(version string) ([]byte, error) {
 	return raw, err
 }
 
+func (lib *Library) openMetainfo(version string) (*durable.File, error) {
+	home, err := lib.disk.OpenDir(lib.home(version))
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	return home.Open(metainfoFile, os.O_RDONLY, 0)
+}
+
+// last makes a release last that is there already: who published it may not
+// have come to that.
+//
+//	open(HOME); fsync(HOME)
+func (lib *Library) last(version string) error {
+	home, err := lib.disk.OpenDir(lib.home(version))
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	return home.Sync()
+}
+
 // same reports whether the library holds version with this info-hash; the
 // error wraps catalog.ErrConflict when it holds the version with another.
 func (lib *Library) same(version string, infoHash [20]byte) (bool, error) {
@@ -117,7 +144,7 @@ func (lib *Library) same(version string, infoHash [20]byte) (bool, error) {
 		return false, fmt.Errorf("the stored release %s: %w", version, err)
 	}
 	if old.InfoHash == infoHash {
-		return true, nil
+		return true, lib.last(version)
 	}
 	return false, fmt.Errorf("%w: %s has the info-hash %x here, not %x; publish under another version",
 		catalog.ErrConflict, version, old.InfoHash, infoHash)
@@ -134,25 +161,54 @@ func (lib *Library) stage(version string, t *tree.Tree, id [20]byte) (*materiali
 		return nil, err
 	}
 	return materialise.OpenStage(materialise.StageConfig{
-		Dest: data, Tree: t, InfoHash: id, Log: lib.log,
+		Dest: data, Tree: t, InfoHash: id, Log: lib.log, Disk: lib.disk,
 	})
 }
 
-// sweep removes a payload that was never finished with a metainfo.
+// sweep removes a payload that was never finished with a metainfo, and what a
+// crash left of the metainfo itself.
+//
+//	unlinkat(…) HOME/data, HOME/.release.torrent.tmp-…; fsync(HOME)
 func (lib *Library) sweep(version string) error {
-	if _, err := os.Stat(filepath.Join(lib.home(version), metainfoFile)); !errors.Is(err, os.ErrNotExist) {
+	home, err := lib.disk.OpenDir(lib.home(version))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return os.RemoveAll(lib.Data(version))
+	defer home.Close()
+	if _, err := home.Lstat(metainfoFile); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	names, err := home.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name != dataDir && !strings.HasPrefix(name, "."+metainfoFile+".tmp-") {
+			continue
+		}
+		if err := home.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	return home.Sync()
 }
 
 // commit makes a staged payload a release: the payload first, then the
 // metainfo, whose appearance is the moment of publication.
+//
+//	as materialise.Stage.Finish, into HOME/data
+//	write, fsync, rename HOME/release.torrent; fsync(HOME)   durable.Dir.WriteFile
+//
+// testdata/publish.golden has every call. After a crash before the last rename
+// there is no release, and the next attempt begins with sweep.
 func (lib *Library) commit(ctx context.Context, version string, stage *materialise.Stage, mi *metainfo.Metainfo) error {
 	if err := stage.Finish(ctx, materialise.Completion{State: lib.state, Version: version}); err != nil {
 		return err
 	}
-	return durable.Disk{}.WriteFile(filepath.Join(lib.home(version), metainfoFile), mi.Encode(), 0o644)
+	return lib.disk.WriteFile(filepath.Join(lib.home(version), metainfoFile), mi.Encode(), 0o644)
 }
 
 // Add takes a release whose payload comes as a stream, checking every piece

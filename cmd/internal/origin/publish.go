@@ -37,6 +37,7 @@ type PublishConfig struct {
 	Expires     time.Time
 	Log         *slog.Logger
 	Progress    func(done, total int64) // bytes hashed
+	Disk        durable.Disk            // the store's, for tests; the zero value is right
 }
 
 // Result is what publish tells.
@@ -164,12 +165,16 @@ func (p *publisher) hashOf(ctx context.Context, cfg snapshot.Config) error {
 // keep publishes into the local library, which gets a copy or clone of the
 // content.
 func (p *publisher) keep(ctx context.Context) (bool, error) {
-	lib, err := OpenLibrary(p.cfg.State, p.cfg.Log)
+	lib, err := openLibrary(p.cfg.State, p.cfg.Log, p.cfg.Disk)
 	if err != nil {
 		return false, err
 	}
 	p.lib = lib
-	if _, err := lib.Metainfo(p.cfg.Version); err == nil {
+	_, err = lib.Metainfo(p.cfg.Version)
+	if err != nil && !errors.Is(err, catalog.ErrUnknownRelease) {
+		return false, err
+	}
+	if err == nil {
 		if err := p.hash(ctx, nil); err != nil {
 			return false, err
 		}
