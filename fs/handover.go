@@ -14,7 +14,7 @@ import (
 // release, is bound read-only on top of the FUSE mount. Lookups from then on
 // see dest; open files, mappings and working directories stay on the FUSE
 // mount below, unchanged, until they are closed. dest must not lie below the
-// mountpoint. It can be done once.
+// mountpoint, unless Replace has put it there. It can be done once.
 //
 // The calls: open_tree(dest, CLONE); mount_setattr(ro, nodev, private);
 // move_mount onto the directory below the mount, by the handle that was opened
@@ -27,6 +27,8 @@ func (s *Server) Handover(dest string) error {
 		return fmt.Errorf("handover of %s: it was done before", s.path)
 	case s.gone || s.ended():
 		return fmt.Errorf("handover of %s: the mount has ended", s.path)
+	case s.where != s.path:
+		return s.coverItself(dest)
 	}
 	if err := checkDest(dest, s.path); err != nil {
 		return err
@@ -39,7 +41,7 @@ func (s *Server) Handover(dest string) error {
 	if id != s.mnt.id {
 		return fmt.Errorf("handover: %w: something else is mounted over %s", ErrMountpoint, s.path)
 	}
-	bind, err := s.cover(dest)
+	bind, err := s.cover(dest, s.at)
 	if err != nil {
 		return fmt.Errorf("handover of %s to %s: %w", s.path, dest, err)
 	}
@@ -62,9 +64,9 @@ func checkDest(dest, mountpoint string) error {
 	return nil
 }
 
-// cover binds dest on top of what is mounted at the path and returns the
-// number of the new mount.
-func (s *Server) cover(dest string) (int, error) {
+// cover binds dest on top of the directory at, or what is mounted there, and
+// returns the number of the new mount.
+func (s *Server) cover(dest string, at int) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, dest, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return 0, fmt.Errorf("open_tree: %w", err)
@@ -81,7 +83,7 @@ func (s *Server) cover(dest string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := unix.MoveMount(fd, "", s.at, "", moveByFD); err != nil {
+	if err := unix.MoveMount(fd, "", at, "", moveByFD); err != nil {
 		return 0, fmt.Errorf("move_mount: %w", err)
 	}
 	return id, nil

@@ -65,7 +65,7 @@ func (h Held) Close() {
 // wrap ErrGone when there is nothing to serve.
 func Resume(cfg Config, h Held) (*Server, error) {
 	cfg.setDefaults()
-	s := &Server{cfg: cfg, log: cfg.Log, path: h.State.Path, resumed: true, done: make(chan struct{}),
+	s := &Server{cfg: cfg, log: cfg.Log, path: h.State.Path, where: h.State.Path, resumed: true, done: make(chan struct{}),
 		mnt: fuseMount{fd: -1, id: h.State.Mount, major: h.State.Major, minor: h.State.Minor}}
 	if err := s.findCover(); err != nil {
 		return nil, err

@@ -35,8 +35,9 @@ type Server struct {
 	resumed bool
 
 	mu     sync.Mutex
-	bindID int  // the mount on top after Handover; 0 before
-	gone   bool // the mount was detached from the path
+	where  string // the mount: path, until Replace
+	bindID int    // the mount on top after Handover; 0 before
+	gone   bool   // the mount was detached from the path
 }
 
 // Mount makes the tree visible at cfg.Place and serves it until the mount is
@@ -49,7 +50,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: open %s: %w", ErrMountpoint, cfg.Place.Path, err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, path: cfg.Place.Path, at: at, done: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log, path: cfg.Place.Path, where: cfg.Place.Path, at: at, done: make(chan struct{})}
 	if err := s.start(); err != nil {
 		unix.Close(at)
 		return nil, err
@@ -220,16 +221,16 @@ func (s *Server) umount(flags int) error {
 		s.gone = true
 		return nil
 	}
-	fd, id, err := openMount(s.path)
+	fd, id, err := openMount(s.where)
 	if err != nil {
 		return err
 	}
 	unix.Close(fd)
 	if id != s.mnt.id {
-		return fmt.Errorf("%w: something else is mounted over %s; unmount that first", ErrMountpoint, s.path)
+		return fmt.Errorf("%w: something else is mounted over %s; unmount that first", ErrMountpoint, s.where)
 	}
-	if err := unix.Unmount(s.path, flags|unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("unmount %s: %w", s.path, err)
+	if err := unix.Unmount(s.where, flags|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", s.where, err)
 	}
 	s.gone = true
 	return nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"dcfs/fs/durable"
 )
 
 // Link is a symlink that was activated on this host.
@@ -31,14 +33,14 @@ func Links(state string) ([]Link, error) {
 	var out []Link
 	for _, file := range files {
 		l := &pointer{}
-		if l.hist, err = readHistory(file); err != nil {
+		if l.hist, err = readHistory(durable.Disk{}, file); err != nil {
 			return nil, err
 		}
 		if l.path = l.hist.Link; l.path == "" {
 			continue // it was removed meanwhile
 		}
 		// What stands there now may be no link: then it leads nowhere.
-		if l.now, err = readLink(l.path); err != nil && !errors.Is(err, ErrNotLink) && !errors.Is(err, fs.ErrNotExist) {
+		if l.now, err = readLink(durable.Disk{}, l.path); err != nil && !errors.Is(err, ErrNotLink) && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		link := Link{Path: l.path, Now: l.now, Previous: l.previous()}

@@ -143,6 +143,18 @@ func (d *Dir) Rename(name string, to *Dir, newname string) error {
 	return to.change("rename", newname, func() error { return unix.Renameat(d.fd, name, to.fd, newname) })
 }
 
+// Exchange makes name and other in to change places, at once.
+//
+//	renameat2(NAME, OTHER, RENAME_EXCHANGE)
+func (d *Dir) Exchange(name string, to *Dir, other string) error {
+	if err := oneElement(name); err != nil {
+		return d.fail("exchange", name, err)
+	}
+	return to.change("exchange", other, func() error {
+		return unix.Renameat2(d.fd, name, to.fd, other, unix.RENAME_EXCHANGE)
+	})
+}
+
 // Remove removes the file or symlink name.
 func (d *Dir) Remove(name string) error {
 	return d.change("unlink", name, func() error { return unix.Unlinkat(d.fd, name, 0) })

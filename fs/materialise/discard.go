@@ -29,6 +29,17 @@ func (s *Stage) Discard() error {
 	return s.removeStage()
 }
 
+// Clear removes what is left of the stage after Finish in place, once nothing
+// is mounted in it any more. Before Finish, and a second time, it does nothing.
+func (s *Stage) Clear() error {
+	s.steps.Lock()
+	defer s.steps.Unlock()
+	if !s.renamed || s.gone {
+		return nil
+	}
+	return s.removeStage()
+}
+
 func (s *Stage) removeStage() error {
 	if err := removeStage(s.parent, s.dir, stageName(s.dest)); err != nil {
 		return fmt.Errorf("removing the stage of %s: %w", s.dest, err)

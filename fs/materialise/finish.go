@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,10 @@ type Completion struct {
 	// Share, if set, may call Stage.Share for files of the release. It is
 	// called once all are there and before any gets its metadata.
 	Share func(context.Context)
+	// InPlace, if set, says that the destination is the mountpoint on which the
+	// release is served meanwhile. It calls exchange where the mount is not
+	// seen; see Stage.exchange.
+	InPlace func(exchange func() error) error
 }
 
 // Finish makes the release whole and gives it its name: what has no content
@@ -30,6 +35,9 @@ type Completion struct {
 //	renameat(STAGE/tree, DEST)
 //	fsync(PARENT)
 //	remove STAGE
+//
+// In place (Completion.InPlace) the rename is an exchange, and STAGE stays, with
+// the former mountpoint in it, until Clear.
 //
 // A crash before the rename leaves the stage, and OpenStage and Finish go on;
 // a crash after it leaves a directory that Complete knows, and at most a stage
@@ -68,12 +76,15 @@ func (s *Stage) finish(ctx context.Context, c Completion) error {
 		if err := s.prepare(ctx, c); err != nil {
 			return err
 		}
-		if err := s.rename(); err != nil {
+		if err := s.rename(c); err != nil {
 			return err
 		}
 	}
 	if err := s.parent.Sync(); err != nil {
 		return err
+	}
+	if c.InPlace != nil {
+		return s.dir.Sync() // Clear does the rest
 	}
 	return s.removeStage()
 }
@@ -120,8 +131,12 @@ func (s *Stage) prepare(ctx context.Context, c Completion) error {
 	return writeReceipt(s.cfg.Disk, c.State, newReceipt(s.dest, c.Version, s.cfg.InfoHash, who))
 }
 
-func (s *Stage) rename() error {
-	err := s.dir.Rename("tree", s.parent, filepath.Base(s.dest))
+func (s *Stage) rename(c Completion) (err error) {
+	if c.InPlace != nil {
+		err = c.InPlace(s.exchange)
+	} else {
+		err = s.dir.Rename("tree", s.parent, filepath.Base(s.dest))
+	}
 	switch {
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("%w: something came to stand at %s meanwhile (%w); move it away and try again", ErrForeign, s.dest, err)
@@ -133,6 +148,34 @@ func (s *Stage) rename() error {
 	s.renamed = true
 	s.own.Store(false)
 	return s.files.move(s.dest)
+}
+
+// exchange makes the tree and the empty directory at the destination change
+// places: a mount that is on that directory goes with it, to Aside. Who calls
+// it must see the directory itself, or it would be the mount's entries that are
+// counted.
+//
+//	open(DEST); getdents
+//	renameat2(STAGE/tree, DEST, RENAME_EXCHANGE)
+func (s *Stage) exchange() error {
+	names, err := os.ReadDir(s.dest)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%w: %q came to stand in %s meanwhile; move it away and try again", ErrForeign, names[0].Name(), s.dest)
+	}
+	err = s.dir.Exchange("tree", s.parent, filepath.Base(s.dest))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("%w: the filesystem of %s cannot exchange two directories; choose a destination other than the mountpoint", err, s.dest)
+	}
+	return err
+}
+
+// Aside is where the directory that stood at dest, with what is mounted on it,
+// is after a Finish in place and until Clear.
+func Aside(dest string) string {
+	return filepath.Join(filepath.Dir(dest), stageName(dest), "tree")
 }
 
 // addRest creates what WriteAt does not: empty files, further names of files,

@@ -30,13 +30,14 @@ func (l *life) preflight(ctx context.Context) error {
 		}
 		*p = abs
 	}
-	if l.cfg.Mountpoint != "" && l.cfg.Mountpoint == l.cfg.Dest {
-		return fmt.Errorf("%w: --dest and MOUNTPOINT are both %s: give the copy a place of its own", ErrConfig, l.cfg.Dest)
-	}
 	if err := l.checkLink(); err != nil || l.cfg.Mountpoint == "" {
 		return err
 	}
+	inPlace := l.cfg.Mountpoint == l.cfg.Dest
 	for flag, path := range map[string]string{"--dest": l.cfg.Dest, "--activate": l.cfg.Activate} {
+		if flag == "--dest" && inPlace {
+			continue
+		}
 		if path != "" && (within(path, l.cfg.Mountpoint) || within(l.cfg.Mountpoint, path)) {
 			return fmt.Errorf("%w: %s %s and MOUNTPOINT %s lie in one another: give each a place of its own",
 				ErrConfig, flag, path, l.cfg.Mountpoint)
@@ -45,9 +46,37 @@ func (l *life) preflight(ctx context.Context) error {
 	if l.cfg.Resume != nil {
 		return nil
 	}
+	if inPlace {
+		if l.cfg.Hold != nil {
+			return fmt.Errorf("%w: --survive does not go with a copy at MOUNTPOINT itself: leave it out, or give --dest a place of its own", ErrConfig)
+		}
+		if done, err := l.standsInPlace(ctx); done || err != nil {
+			return err
+		}
+	}
 	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
-	l.place = place
+	if l.place = place; inPlace {
+		l.inPlace, l.cfg.Dest = true, place.Path
+		return err
+	}
 	return l.acceptNative(err)
+}
+
+// standsInPlace finds out whether a whole release stands at the mountpoint
+// already: then there is nothing to mount, and what a life that was killed
+// left mounted aside goes.
+func (l *life) standsInPlace(ctx context.Context) (bool, error) {
+	if _, whole, err := materialise.Lookup(l.cfg.State, l.cfg.Dest); !whole {
+		l.log.Debug("nothing whole stands at the mountpoint", "cause", err)
+		return false, nil // a dead mount, at worst, which Prepare takes away
+	}
+	dest, err := durable.Resolve(l.cfg.Dest)
+	if err != nil {
+		return false, err
+	}
+	l.log.Info("a release stands at the mountpoint itself: nothing needs to be mounted", "dest", dest)
+	l.cfg.Mountpoint = ""
+	return true, fs.Free(ctx, materialise.Aside(dest), l.log)
 }
 
 // checkLink refuses early what could not be swapped at the end.

@@ -47,8 +47,13 @@ type staged struct {
 }
 
 func (s staged) Finish(ctx context.Context) error {
-	err := s.Stage.Finish(ctx, materialise.Completion{
-		State: s.life.cfg.State, Version: s.life.rel.Name, Share: s.life.shareWith(s.Stage)})
+	c := materialise.Completion{State: s.life.cfg.State, Version: s.life.rel.Name, Share: s.life.shareWith(s.Stage)}
+	if s.life.inPlace {
+		c.InPlace = func(exchange func() error) error {
+			return s.life.server.Replace(materialise.Aside(s.Dest()), exchange)
+		}
+	}
+	err := s.Stage.Finish(ctx, c)
 	if lost := s.Losses(); err == nil && lost != (materialise.Losses{}) {
 		s.life.log.Warn("not root: some metadata could not be kept",
 			"owners", lost.Owners, "setuid", lost.SetIDs, "xattrs", lost.Xattrs)
@@ -159,6 +164,11 @@ func (l *life) closeContent() {
 	}
 	l.store.Close()
 	l.memory.Close()
+	if stage, ok := l.disk.(staged); ok {
+		if err := stage.Clear(); err != nil {
+			l.log.Warn("what stood at the mountpoint before is left beside it", "cause", err)
+		}
+	}
 	if err := l.disk.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		l.log.Warn("closing the staged files", "cause", err)
 	}

@@ -44,6 +44,7 @@ type life struct {
 	store    *cache.Store
 	swarm    *swarm.Swarm
 	place    fs.Place // where the mount goes
+	inPlace  bool     // the copy comes to stand at the mountpoint itself
 	// activated says that the link was swapped: whoever moves it afterwards
 	// knows why, and a successor must not undo that.
 	activated bool
