@@ -68,7 +68,7 @@ func TestInPlace(t *testing.T) {
 	l.n.reach(p, l.release.Version, "mounted", 30*time.Second)
 	stop := l.watch(t, mountpoint, "big/00.bin")
 	l.n.Shape(lab.Shape{})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if code, err := p.Wait(ctx); code != 0 || err != nil {
 		t.Fatalf("the process ends with %d, %v\n%s", code, err, p.Tail(40))
@@ -113,6 +113,7 @@ func (l *lifeLab) watch(t *testing.T, mountpoint, name string) (stop func()) {
 				t.Errorf("read %d: %v", reads, err)
 				return
 			}
+			time.Sleep(time.Millisecond) // leave the others a processor
 		}
 	})
 	return func() {

@@ -23,7 +23,7 @@ Examples:
       --activate /srv/current --linger 10m --detach-after materialised
   dcfs mount ./web-1.torrent /mnt --peer 10.0.0.7:7072 --up 50MiB`,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "dest", Usage: "the real copy's `DIR`, made by this command (default: STATE/releases/VERSION)"},
+			&cli.StringFlag{Name: "dest", Usage: "the real copy's `DIR`, made by this command, or MOUNTPOINT itself (default: STATE/releases/VERSION)"},
 			&cli.BoolFlag{Name: "survive", Usage: "a parent process keeps the mount: if the one that serves it is killed, another takes over and readers only wait"},
 			&cli.BoolFlag{Name: "nosuid", Usage: "ignore setuid, setgid and file capabilities in the mount"},
 		}, lifeFlags()...),

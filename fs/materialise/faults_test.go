@@ -50,6 +50,7 @@ type work struct {
 	tree    *tree.Tree
 	payload []byte
 	want    string // the listing of the source
+	inPlace bool   // an empty directory stands at the destination, for an exchange
 }
 
 func newWork(t *testing.T) *work {
@@ -79,6 +80,9 @@ func (w *work) prepare(t *testing.T, dir string) {
 	must(t, err, s.SaveHave([]byte{firstPiece}))
 	_, err = s.WriteAt(bytes.Repeat([]byte{1}, 100), tree.MinPieceLength)
 	must(t, err, s.Close(), os.MkdirAll(dir+"/.new.dcfs/tree/stranger/in", 0o700))
+	if w.inPlace {
+		must(t, os.Mkdir(dir+"/new", 0o711))
+	}
 }
 
 func (w *work) config(dir string, disk durable.Disk) StageConfig {
@@ -106,7 +110,14 @@ func (w *work) run(dir string, disk durable.Disk) (err error) {
 	if err := s.SaveHave([]byte{0xff}); err != nil {
 		return err
 	}
-	return s.Finish(context.Background(), Completion{State: dir + "/state", Version: "v"})
+	c := Completion{State: dir + "/state", Version: "v"}
+	if w.inPlace {
+		c.InPlace = func(exchange func() error) error { return exchange() }
+	}
+	if err := s.Finish(context.Background(), c); err != nil {
+		return err
+	}
+	return s.Clear()
 }
 
 // piece reads the piece at off if it is claimed, and writes it if not.
@@ -132,8 +143,9 @@ func (w *work) holds(t *testing.T, dir string) {
 	t.Helper()
 	done, err := Complete(dir+"/state", dir+"/new", hash)
 	must(t, err)
-	if _, err := os.Lstat(dir + "/new"); (err == nil) != done {
-		t.Errorf("visible %v, complete %v", err == nil, done)
+	entries, err := os.ReadDir(dir + "/new")
+	if visible := err == nil && (!w.inPlace || len(entries) > 0); visible != done {
+		t.Errorf("visible %v, complete %v", visible, done)
 	}
 	if done {
 		w.same(t, dir+"/new")
@@ -167,6 +179,39 @@ func TestEveryFault(t *testing.T) { faults.Sweep(t, newWork(t).job()) }
 
 // The process is killed before and after every single change.
 func TestEveryKill(t *testing.T) { faults.Kill(t, newWork(t).job()) }
+
+// The same where the release takes the place of an empty directory, as a
+// mountpoint's is.
+func TestEveryKillInPlace(t *testing.T) {
+	w := newWork(t)
+	w.inPlace = true
+	faults.Kill(t, w.job())
+}
+
+func TestEveryFaultInPlace(t *testing.T) {
+	w := newWork(t)
+	w.inPlace = true
+	faults.Sweep(t, w.job(), "EIO")
+}
+
+// What came to stand in the directory meanwhile is not thrown away.
+func TestInPlaceOverContent(t *testing.T) {
+	w, dir := newWork(t), faults.Dir(t)
+	w.inPlace = true
+	w.prepare(t, dir)
+	s, err := OpenStage(w.config(dir, durable.Disk{}))
+	must(t, err)
+	defer s.Close()
+	_, err = s.WriteAt(w.payload, 0)
+	must(t, err, os.WriteFile(dir+"/new/mine", nil, 0o600))
+	c := Completion{State: dir + "/state", InPlace: func(exchange func() error) error { return exchange() }}
+	if err := s.Finish(context.Background(), c); !errors.Is(err, ErrForeign) {
+		t.Errorf("%v", err)
+	}
+	if got := names(t, dir+"/new"); got != "mine" {
+		t.Errorf("there is %q", got)
+	}
+}
 
 // A kill says nothing about power: what the order of writes and syncs is then
 // for. It is written down here, from the opening to the end.

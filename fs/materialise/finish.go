@@ -51,7 +51,8 @@ type Completion struct {
 // leaves out extended attributes that only root may set; see Losses.
 //
 // Reads go on meanwhile and afterwards; writes get ErrSealed, unless Finish
-// fails before the rename.
+// fails before the rename. testdata/materialise.golden has every call, from
+// OpenStage on.
 func (s *Stage) Finish(ctx context.Context, c Completion) error {
 	s.steps.Lock()
 	defer s.steps.Unlock()

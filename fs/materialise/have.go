@@ -26,6 +26,9 @@ const (
 // SaveHave makes all data durable that WriteAt took before the call, and then
 // bitfield (BEP 3 order): what it claims is on the disk when LoadHave returns
 // it. Make the bitfield before the call, of pieces that were written whole.
+//
+//	syncfs(STAGE)
+//	write, fsync, rename STAGE/have; fsync(STAGE)   durable.Dir.WriteFile
 func (s *Stage) SaveHave(bitfield []byte) error {
 	s.steps.Lock()
 	defer s.steps.Unlock()

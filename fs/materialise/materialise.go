@@ -84,6 +84,14 @@ type Stage struct {
 // Errors wrap ErrBusy while another process has the stage, and ErrForeign when
 // the destination is there and is not an empty directory; ask Complete first
 // whether it is this very release.
+//
+//	mkdir PARENT; fsync(PARENT of it)     when missing
+//	mkdir STAGE
+//	open, flock STAGE/lock; ftruncate, pwrite (process id)
+//	read STAGE/have; remove all else of another release
+//	mkdir STAGE/tree and each directory of the release
+//
+// None of that is synced: what a crash takes of it is made again.
 func OpenStage(cfg StageConfig) (*Stage, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -295,6 +303,9 @@ func (s *Stage) ReadAt(p []byte, off int64) (int, error) { return s.readAt(p, of
 // their first write; padding is dropped; zeros in a recorded hole stay a hole.
 // A full disk is ENOSPC in the error. Once Finish has begun it returns
 // ErrSealed.
+//
+//	open(FILE, O_CREAT); pwrite(FILE), around holes
+//	ftruncate(FILE), fallocate(FILE, PUNCH_HOLE)   for zeros in a hole
 func (s *Stage) WriteAt(p []byte, off int64) (int, error) {
 	s.writers.RLock()
 	defer s.writers.RUnlock()

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -96,9 +97,12 @@ func (m *meter) hook(op, path string) error {
 }
 
 // Sweep runs the job with one call failing, for every call that it makes and
-// every fault, and then once more without.
-func Sweep(t *testing.T, job Job) {
+// every fault, or only those named, and then once more without.
+func Sweep(t *testing.T, job Job, only ...string) {
 	for _, f := range All {
+		if len(only) > 0 && !slices.Contains(only, f.Name) {
+			continue
+		}
 		t.Run(f.Name, func(t *testing.T) {
 			at := 1
 			for job.fails(t, f, at) {
