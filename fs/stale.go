@@ -73,11 +73,18 @@ func coveredAt(path string) ([]*mountinfo.Info, error) {
 //	detachDead(path)
 //	move_mount(top → path)
 func uncoverOne(ctx context.Context, path string) (dead bool, err error) {
-	top, _, err := openMount(path)
+	want, err := topMount(path)
+	if err != nil || want == nil || want.FSType == fuseType {
+		return false, err
+	}
+	top, id, err := openMount(path)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(top)
+	if id != want.ID {
+		return false, nil // somebody else looks below it just now
+	}
 	aside, err := newStaging()
 	if err != nil {
 		return false, err

@@ -76,6 +76,7 @@ type soak struct {
 	short   bool
 	target  int64
 	kills   atomic.Int64
+	tidy    sync.Mutex // held while a host's mount is taken away: the others' gc looks at all mounts
 
 	mu        sync.Mutex
 	sum       tally

@@ -255,6 +255,8 @@ func (v *victim) whole(ctx context.Context) {
 // clean takes the release away, with the product's own command, and looks for
 // what is left.
 func (v *victim) clean() {
+	v.s.tidy.Lock()
+	defer v.s.tidy.Unlock()
 	v.cleaning.Lock()
 	defer v.cleaning.Unlock()
 	if err := v.Unmount(v.mountpoint); err != nil {
