@@ -70,6 +70,7 @@ func (e *env) cold(o *service, s readSizes) (out []figure, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", w.what, err)
 		}
+		e.out.note("%s: dcfs %s s, btfs %s s", w.what, short(medians["dcfs"]), short(medians["btfs"]))
 		f := figure{Case: "cold", What: w.what, Value: medians["dcfs"], Unit: "s"}
 		if btfs != "" {
 			f.Ratio, f.Beside = ratio("dcfs", "btfs"), "btfs"
