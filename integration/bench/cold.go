@@ -48,7 +48,7 @@ func coldCases(s readSizes) []work {
 	few := s
 	few.pages = coldPages
 	return []work{
-		{"sequential", "", sequential},
+		{"sequential", "", sequential(1)},
 		{fmt.Sprintf("%d random reads of 4 KiB", coldPages), "", pages(few, true)},
 		{"2000 small files", "", smallFiles("small", 2000)},
 	}
