@@ -42,6 +42,7 @@ type env struct {
 	dir    string // empty at the start of each benchmark, removed after it
 	full   bool   // sizes as in the goals, however long that takes
 	rounds int    // how often rivals run in turns
+	byCPU  bool   // what the work took of the processor, instead of the clock
 	out    *report
 }
 
@@ -59,6 +60,7 @@ func run() error {
 	only := flag.String("only", "", "run the benchmarks whose names match this regular expression")
 	full := flag.Bool("full", os.Getenv("BENCH_FULL") != "", "sizes as in the goals (also BENCH_FULL=1)")
 	rounds := flag.Int("rounds", 3, "how often rivals run in turns")
+	byCPU := flag.Bool("cpu", false, "read: compare processor time instead of the clock, on a machine that does other things as well")
 	work := flag.String("dir", "", "work below this directory (default: the system's for temporary files)")
 	flag.Parse()
 	choice, err := regexp.Compile(*only)
@@ -72,7 +74,7 @@ func run() error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%w: make build first", err)
 	}
-	e := &env{ctx: ctx, dcfs: path, full: *full, rounds: max(*rounds, 1), out: newReport(os.Stdout)}
+	e := &env{ctx: ctx, dcfs: path, full: *full, rounds: max(*rounds, 1), byCPU: *byCPU, out: newReport(os.Stdout)}
 	if *work == "" {
 		*work = os.TempDir()
 	}
