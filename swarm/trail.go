@@ -25,7 +25,14 @@ type trail struct {
 
 	mu      sync.Mutex
 	choking map[*torrent.Peer]time.Time // since when; zero for who takes requests
+	senders map[*torrent.Peer]sender    // as their first block found them
 	came    map[*torrent.Torrent]*provenance
+}
+
+// sender is who a connection's blocks come from.
+type sender struct {
+	name   string // where it listens
+	origin bool
 }
 
 // provenance says of each piece which peers gave blocks of it. Two bytes name a
@@ -46,7 +53,10 @@ const (
 )
 
 func newTrail(k *contacts) *trail {
-	return &trail{contacts: k, choking: make(map[*torrent.Peer]time.Time), came: make(map[*torrent.Torrent]*provenance)}
+	return &trail{
+		contacts: k, choking: make(map[*torrent.Peer]time.Time), senders: make(map[*torrent.Peer]sender),
+		came: make(map[*torrent.Torrent]*provenance),
+	}
 }
 
 // install hooks the trail into the library.
@@ -70,6 +80,7 @@ func (k *trail) install(c *torrent.Callbacks) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		delete(k.choking, p)
+		delete(k.senders, p)
 	})
 }
 
@@ -85,17 +96,30 @@ func (k *trail) choke(p *torrent.Peer, since time.Time, fresh bool) {
 
 // note remembers that a block of piece i came from p.
 func (k *trail) note(p *torrent.Peer, i piece.Index, bytes int) {
-	name, origin := k.contacts.name(p)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if from := k.came[p.Torrent()]; from != nil {
-		from.note(i, name)
-		if origin {
+		s := k.sender(p)
+		from.note(i, s.name)
+		if s.origin {
 			from.bytes.origin.Add(int64(bytes))
 		} else {
 			from.bytes.peers.Add(int64(bytes))
 		}
 	}
+}
+
+// sender puts a name to a peer; to an open connection only once, since that
+// takes longer than all else that is done for a block. k.mu is held.
+func (k *trail) sender(p *torrent.Peer) sender {
+	s, ok := k.senders[p]
+	if !ok {
+		s.name, s.origin = k.contacts.name(p)
+		if _, open := k.choking[p]; open {
+			k.senders[p] = s
+		}
+	}
+	return s
 }
 
 func (v *provenance) note(i piece.Index, name string) {

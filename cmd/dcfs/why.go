@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dcfs/cmd/internal/control"
+	"dcfs/fs/durable"
 )
 
 // whyTimeout bounds one question; a process that gets little CPU may be what
@@ -112,11 +113,9 @@ func resolve(ctx context.Context, path string) (string, bool) {
 	go func() { // ends with the filesystem's answer, or with this process
 		resolved, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			dir, dirErr := filepath.EvalSymlinks(filepath.Dir(path))
-			if dirErr != nil {
-				dir = filepath.Dir(path)
+			if resolved, err = durable.Resolve(path); err != nil { // what is not there yet
+				resolved = path
 			}
-			resolved = filepath.Join(dir, filepath.Base(path))
 		}
 		done <- resolved
 	}()
