@@ -168,7 +168,7 @@ func TestShareThenCrash(t *testing.T) {
 		must(t, s.SaveHave([]byte{0xff}))
 		staged := top + "/.new.dcfs/tree/sub/b"
 		if crash { // leaves just this
-			must(t, s.markShared(), os.Remove(staged), os.Link(top+"/old/sub/b", staged), s.Close())
+			must(t, s.markShared(0), os.Remove(staged), os.Link(top+"/old/sub/b", staged), s.Close())
 			s = stage(t, top+"/new", tr)
 		} else {
 			ctx, cancel := context.WithCancel(context.Background())

@@ -51,8 +51,8 @@ type Completion struct {
 // leaves out extended attributes that only root may set; see Losses.
 //
 // Reads go on meanwhile and afterwards; writes get ErrSealed, unless Finish
-// fails before the rename. testdata/materialise.golden has every call, from
-// OpenStage on.
+// fails before the rename and nothing in the stage is shared any more.
+// testdata/materialise.golden has every call, from OpenStage on.
 func (s *Stage) Finish(ctx context.Context, c Completion) error {
 	s.steps.Lock()
 	defer s.steps.Unlock()
@@ -61,14 +61,23 @@ func (s *Stage) Finish(ctx context.Context, c Completion) error {
 	}
 	if err := s.finish(ctx, c); err != nil {
 		if !s.renamed {
-			if s.root != nil {
-				err = errors.Join(err, s.dropShared())
-			}
-			s.seal(false)
+			err = s.reopen(err)
 		}
 		return fmt.Errorf("finishing %s: %w", s.dest, spaceError(err))
 	}
 	return nil
+}
+
+// reopen lets writes in again after a Finish that failed. They stay out while a
+// file of an older release may still be in the stage.
+func (s *Stage) reopen(cause error) error {
+	if s.root != nil {
+		if err := s.dropShared(); err != nil {
+			return errors.Join(cause, err)
+		}
+	}
+	s.seal(false)
+	return cause
 }
 
 func (s *Stage) finish(ctx context.Context, c Completion) error {

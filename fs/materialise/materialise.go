@@ -76,6 +76,7 @@ type Stage struct {
 	renamed bool
 	gone    bool // the stage directory is removed
 	losses  Losses
+	shared  map[uint64]bool // inodes of older releases in the stage; nil: it was not marked
 }
 
 // OpenStage creates the stage of cfg.Dest, or opens again what an earlier run

@@ -24,7 +24,8 @@ const sharedName = "shared"
 // Share makes the staged file id another name of the inode of src, a file of
 // an older release, instead of a copy. That is refused (ErrOther) unless owner,
 // mode, mtime, attributes and content are what the release has, so that
-// nothing has to be changed on it, and for files with several names or holes.
+// nothing has to be changed on it, for files with several names or holes, and
+// for an inode that another file of this release was made: the two would be one.
 // It is only for Completion.Share: nothing may be written to the stage any
 // more. The content of src is read and hashed.
 //
@@ -49,9 +50,9 @@ func (s *Stage) Share(id tree.ID, src *os.File) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrOther, err)
 	}
-	err = s.same(e)
+	ino, err := s.same(e)
 	if err == nil {
-		err = s.markShared()
+		err = s.markShared(ino)
 	}
 	if err == nil {
 		err = s.inDir(e.Parent, func(d *durable.Dir) error { return s.dir.Rename(cloneName, d, e.Name) })
@@ -64,40 +65,50 @@ func (s *Stage) Share(id tree.ID, src *os.File) error {
 	return err
 }
 
-// same holds the link against the entry that it is to be.
-func (s *Stage) same(e tree.Entry) error {
+// same holds the link against the entry that it is to be, and returns its inode.
+func (s *Stage) same(e tree.Entry) (ino uint64, err error) {
 	st, err := s.dir.Lstat(cloneName)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if st.Mode != unix.S_IFREG|e.Mode || st.Uid != e.UID || st.Gid != e.GID || st.Size != e.Size || st.Mtim.Nano() != e.Mtime {
-		return ErrOther
+		return 0, ErrOther
 	}
 	have, err := s.dir.Xattrs(cloneName)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for name := range have {
 		if scanned(name) && !has(e.Xattrs, name) {
-			return ErrOther
+			return 0, ErrOther
 		}
 	}
 	for _, x := range e.Xattrs {
 		if v, ok := have[x.Name]; !ok || !bytes.Equal(v, x.Value) {
-			return ErrOther
+			return 0, ErrOther
 		}
 	}
-	return nil
+	return st.Ino, nil
 }
 
 // markShared records that there may be other releases' inodes in the stage,
-// before there are.
-func (s *Stage) markShared() error {
-	f, err := s.dir.Open(sharedName, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
+// before there are; one sync is enough for all of them.
+func (s *Stage) markShared(ino uint64) error {
+	if s.shared[ino] {
+		return fmt.Errorf("%w: another file of the release is this inode", ErrOther)
 	}
-	return errors.Join(f.Close(), s.dir.Sync())
+	if s.shared == nil {
+		f, err := s.dir.Open(sharedName, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Close(), s.dir.Sync()); err != nil {
+			return err
+		}
+		s.shared = make(map[uint64]bool)
+	}
+	s.shared[ino] = true
+	return nil
 }
 
 // dropShared takes out of the stage what is also a file of another release,
@@ -127,5 +138,10 @@ func (s *Stage) dropShared() error {
 		}
 	}
 	s.clearAll() // descriptors of what was removed
+	// The mark may not go from the disk before what it warns of.
+	if err := s.syncFS(); err != nil {
+		return err
+	}
+	s.shared = nil
 	return s.dir.Remove(sharedName)
 }
