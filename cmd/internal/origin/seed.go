@@ -31,7 +31,7 @@ type shelf struct {
 	mu     sync.Mutex
 	seeded map[string]*seeded
 	byHash map[[20]byte]*seeded
-	failed map[string]bool // logged once, and not tried again
+	failed map[string]bool // logged once, and not mapped again
 
 	damaged atomic.Int64 // pieces
 }
@@ -131,7 +131,8 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) >= largeMetainfo {
+	// A mapping is there for good, and what failed is tried again and again.
+	if len(raw) >= largeMetainfo && !s.failed[version] {
 		defer debug.FreeOSMemory()
 		if mapped, err := durable.Map(s.lib.dir, raw); err == nil {
 			raw = mapped // else it stays on the heap
