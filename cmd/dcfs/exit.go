@@ -93,6 +93,7 @@ var exitTable = []struct {
 
 	{materialise.ErrBusy, exitTemporary},
 	{activate.ErrBusy, exitTemporary},
+	{origin.ErrBusy, exitTemporary},
 	{gc.ErrBusy, exitTemporary},
 	{tree.ErrChanged, exitTemporary},
 	{agent.ErrStopped, exitTemporary},
@@ -110,7 +111,8 @@ var exitTable = []struct {
 	{fs.ErrPermission, exitPermission},
 	{context.DeadlineExceeded, exitTemporary},
 	{os.ErrDeadlineExceeded, exitTemporary},
-	{fs.ErrNotExist, exitNoRelease}, // sysexits' EX_NOINPUT: DIR, a key, a trace
+	{fs.ErrNotExist, exitNoRelease},  // sysexits' EX_NOINPUT: DIR, a key, a trace
+	{syscall.ENOTDIR, exitNoRelease}, // a file in the place of DIR
 }
 
 // coder is an error that carries an exit code from another dcfs process.

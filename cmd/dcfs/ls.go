@@ -49,7 +49,16 @@ func ls(c *cli.Context) error {
 	fmt.Fprintln(t, "RELEASE\tSIZE\tFILES\tPIECES\tCREATED\tSIGNED BY\tINFOHASH")
 	for _, r := range list {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", r.Version, size(r.Bytes), r.Files, r.Pieces,
-			r.Created.Local().Format("2006-01-02 15:04"), orDash(r.KeyID), r.Infohash)
+			createdAt(r), orDash(r.KeyID), r.Infohash)
 	}
 	return t.Flush()
+}
+
+// createdAt is the time that the signed statement names; without one nobody
+// knows.
+func createdAt(r catalog.Release) string {
+	if r.Created.IsZero() {
+		return "-"
+	}
+	return r.Created.Local().Format("2006-01-02 15:04")
 }

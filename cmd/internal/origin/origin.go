@@ -17,12 +17,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"dcfs/cache"
+	"dcfs/fs/durable"
 	"dcfs/swarm"
 	"dcfs/swarm/tracker"
 )
@@ -32,6 +34,9 @@ var ErrListen = errors.New("cannot listen")
 
 // ErrConfig says that the configuration cannot be used.
 var ErrConfig = errors.New("bad configuration")
+
+// ErrBusy says that another origin serves the state directory.
+var ErrBusy = errors.New("the state directory is in use")
 
 // Config describes an origin.
 type Config struct {
@@ -54,6 +59,9 @@ const (
 	DefaultPeerListen = ":7071"
 	defaultCache      = 256 << 20
 	shutdownTime      = 3 * time.Second
+	// lockFile is held by the origin that serves a store: there is one. No
+	// version starts with a dot.
+	lockFile = ".lock"
 )
 
 // Run serves until ctx ends, then closes everything and returns nil.
@@ -75,6 +83,14 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	lock, err := durable.Disk{}.Lock(filepath.Join(lib.dir, lockFile))
+	if errors.Is(err, durable.ErrHeld) {
+		return fmt.Errorf("%w: %w; stop that origin, or choose another directory with --state", ErrBusy, err)
+	}
+	if err != nil {
+		return fmt.Errorf("the origin's store: %w", err)
+	}
+	defer lock.Release()
 	lis, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("%w on %s: %w; choose another address with --listen", ErrListen, c.Listen, err)

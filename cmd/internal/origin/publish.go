@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"dcfs/cache/piece"
@@ -96,6 +97,9 @@ func (p *publisher) prepare(ctx context.Context) error {
 		return err
 	}
 	if p.scan, err = tree.Scan(ctx, p.cfg.Dir, tree.ScanOptions{Exclude: p.cfg.Exclude}); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			return fmt.Errorf("reading %s: %w; put the file into a directory and publish that", p.cfg.Dir, err)
+		}
 		return fmt.Errorf("reading %s: %w", p.cfg.Dir, err)
 	}
 	p.tree, err = tree.Build(p.scan.Nodes, tree.Plan{PieceLength: p.cfg.PieceLength, Hot: hot})
