@@ -35,6 +35,8 @@ type files struct {
 	reads  handles[*durable.File]
 	writes handles[*durable.File]
 
+	marks *marks // nil where nothing is staged
+
 	// own says that the files are still ours to open up with chmod, which
 	// only somebody who is not root ever needs.
 	own atomic.Bool
@@ -70,6 +72,7 @@ func (f *files) readAt(p []byte, off int64) (int, error) {
 
 func (f *files) readFile(x tree.Extent, p []byte) error {
 	return f.use(x.File, &f.reads, os.O_RDONLY, func(file *durable.File) error {
+		f.marks.reading(x.File, file)
 		n, err := file.ReadAt(p, x.Offset)
 		if n == len(p) {
 			return nil
@@ -106,11 +109,7 @@ func (f *files) writeAt(p []byte, off int64) (int, error) {
 func (f *files) writeFile(x tree.Extent, p []byte) error {
 	return f.use(x.File, &f.writes, os.O_WRONLY|os.O_CREATE, func(file *durable.File) error {
 		e := f.tree.Entry(x.File)
-		if len(e.Holes) == 0 {
-			_, err := file.WriteAt(p, x.Offset)
-			return err
-		}
-		return writeAround(file, p, x.Offset, e)
+		return f.marks.writing(x.File, file, func() error { return writeAround(file, p, x.Offset, e) })
 	})
 }
 

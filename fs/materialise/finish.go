@@ -43,7 +43,9 @@ type Completion struct {
 // a crash after it leaves a directory that Complete knows, and at most a stage
 // for RemoveStage. Calling it again after an error goes on where it failed;
 // after success it does nothing. All content has to be there and verified: a
-// file that is missing or short is an error (ErrShort).
+// file that is missing or short is an error (ErrShort). Files that somebody
+// else changed since they were written or first read are a ChangedError: have
+// them hashed again, and then call Finish again.
 //
 // A process that is not root cannot give files away. It keeps everything in
 // its own name, leaves setuid and setgid off where the owner is not the
@@ -122,7 +124,7 @@ func (s *Stage) prepare(ctx context.Context, c Completion) error {
 		}
 		return nil
 	}
-	for _, step := range []func(context.Context) error{s.addRest, share, s.dress} {
+	for _, step := range []func(context.Context) error{s.unchanged, s.addRest, share, s.dress} {
 		if err := step(ctx); err != nil {
 			return err
 		}

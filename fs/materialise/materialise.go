@@ -133,6 +133,7 @@ func (s *Stage) openAll() (err error) {
 		return err
 	}
 	s.files.init(s.cfg.Tree, root, s.cfg.Disk)
+	s.marks = newMarks(s.tree)
 	s.own.Store(true)
 	if err := s.makeDirs(); err != nil {
 		return err

@@ -129,7 +129,9 @@ func (s *Stage) dropShared() error {
 		err := s.inDir(e.Parent, func(d *durable.Dir) error {
 			st, err := d.Lstat(e.Name)
 			if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-				err = d.Remove(e.Name)
+				if err = d.Remove(e.Name); err == nil {
+					s.marks.forget(id)
+				}
 			}
 			return err
 		})

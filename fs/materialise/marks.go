@@ -1,0 +1,163 @@
+package materialise
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"dcfs/fs/durable"
+	"dcfs/fs/tree"
+)
+
+// marks remembers how each staged file looked when this process wrote or read
+// it last: its size and the time of its last change. A file that looks
+// otherwise was changed by somebody else. Where the kernel's clock is coarse, a
+// change within a few milliseconds of our own write looks like it.
+type marks struct {
+	tree    *tree.Tree
+	of      []atomic.Uint64 // by file; 0 for one that was not touched yet
+	foreign []atomic.Bool   // by file: somebody else changed it
+	locks   [64]sync.Mutex  // by file: one change at a time, between two looks at it
+}
+
+func newMarks(t *tree.Tree) *marks {
+	n := t.Len()
+	return &marks{tree: t, of: make([]atomic.Uint64, n), foreign: make([]atomic.Bool, n)}
+}
+
+func markOf(st *unix.Stat_t) uint64 {
+	const odd = 0x9e3779b97f4a7c15 // spreads the size over all bits
+	return (uint64(st.Mtim.Nano())^uint64(st.Size)*odd)<<1 | 1
+}
+
+// writing calls do, which writes to the file id, and marks the file as we left
+// it. A nil marks only calls.
+func (m *marks) writing(id tree.ID, file *durable.File, do func() error) error {
+	if m == nil {
+		return do()
+	}
+	lock := &m.locks[int(id)%len(m.locks)]
+	lock.Lock()
+	defer lock.Unlock()
+	m.look(id, file)
+	err := do()
+	var st unix.Stat_t
+	if unix.Fstat(int(file.Fd()), &st) == nil {
+		m.of[id].Store(markOf(&st))
+	}
+	return err
+}
+
+// reading marks a file that an earlier process wrote, before its content is
+// hashed for the first time.
+func (m *marks) reading(id tree.ID, file *durable.File) {
+	if m == nil || m.of[id].Load() != 0 {
+		return
+	}
+	lock := &m.locks[int(id)%len(m.locks)]
+	lock.Lock()
+	defer lock.Unlock()
+	m.look(id, file)
+}
+
+// look compares a file with its mark, or gives it the first one. The file's
+// lock is held.
+func (m *marks) look(id tree.ID, file *durable.File) {
+	var st unix.Stat_t
+	if unix.Fstat(int(file.Fd()), &st) != nil {
+		return
+	}
+	if m.of[id].CompareAndSwap(0, markOf(&st)) {
+		return
+	}
+	if !m.ours(id, &st) {
+		m.foreign[id].Store(true)
+	}
+}
+
+// ours reports whether a file looks as we left it. A Finish that did not come
+// to its end may have set the final time.
+func (m *marks) ours(id tree.ID, st *unix.Stat_t) bool {
+	if m.of[id].Load() == markOf(st) {
+		return true
+	}
+	e := m.tree.Entry(id)
+	return st.Size == e.Size && st.Mtim.Nano() == e.Mtime
+}
+
+// forget is for a file that we removed.
+func (m *marks) forget(id tree.ID) {
+	m.of[id].Store(0)
+	m.foreign[id].Store(false)
+}
+
+// ChangedError says that staged files were changed by somebody else. What they
+// hold has to be hashed again before Finish can go on.
+type ChangedError struct {
+	Files []tree.ID
+	first string // path of the first
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("%d staged files were changed by somebody else, the first is %s; keep other programs away from the stage", len(e.Files), e.first)
+}
+
+// Unwrap makes it ErrBusy: somebody works there.
+func (e *ChangedError) Unwrap() error { return ErrBusy }
+
+// unchanged returns a ChangedError when files do not look as we left them, and
+// takes for right from now on how they look. Writes are sealed off.
+func (s *Stage) unchanged(ctx context.Context) error {
+	var found ChangedError
+	for id := range s.tree.Stream() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.look(id) {
+			found.Files = append(found.Files, id)
+		}
+	}
+	if len(found.Files) == 0 {
+		return nil
+	}
+	found.first = s.root.Path() + "/" + s.tree.Path(found.Files[0])
+	return &found
+}
+
+// look reports whether somebody else changed the file id, and forgets it.
+func (s *Stage) look(id tree.ID) (foreign bool) {
+	foreign = s.marks.foreign[id].Swap(false)
+	if s.marks.of[id].Load() == 0 {
+		return foreign
+	}
+	var st unix.Stat_t
+	err := s.inDir(s.tree.Parent(id), func(d *durable.Dir) (err error) {
+		st, err = d.Lstat(s.tree.Name(id))
+		return err
+	})
+	if err == nil && !s.marks.ours(id, &st) {
+		foreign = true
+		s.marks.of[id].Store(markOf(&st))
+		err = s.cut(id, &st)
+	}
+	if err != nil { // gone, or out of reach
+		s.marks.forget(id)
+		return true
+	}
+	return foreign
+}
+
+// cut takes off what somebody else appended to the file id.
+func (s *Stage) cut(id tree.ID, st *unix.Stat_t) error {
+	size := s.tree.Entry(id).Size
+	if st.Size <= size || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	return s.use(id, &s.writes, os.O_WRONLY, func(file *durable.File) error {
+		return s.marks.writing(id, file, func() error { return file.Truncate(size) })
+	})
+}
