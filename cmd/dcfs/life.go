@@ -27,6 +27,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "at-end", Value: agent.AtEndHandover, Usage: "what becomes of the mount, `HOW`: handover (the path turns native), unmount, or keep (serve until told to end)"},
 		&cli.DurationFlag{Name: "read-timeout", Value: 30 * time.Second, Usage: "a read of the mount fails with EIO after this `TIME`"},
 		&cli.DurationFlag{Name: "wait", Value: 60 * time.Second, Usage: "look for metadata and a first peer this `TIME`, then exit 69"},
+		&cli.DurationFlag{Name: "disk-patience", Value: 60 * time.Second, Usage: "when the disk is full or broken, serve on from memory and peers and wait this `TIME` for it to recover, then exit 74"},
 		&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory, such as 512MiB (default: a share of what is free)"},
 		&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
 		&cli.StringFlag{Name: "down", Usage: "download at most this `RATE` a second (default: unlimited)"},
@@ -160,6 +161,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	cfg.Linger = c.Duration("linger")
 	cfg.ReadTimeout = c.Duration("read-timeout")
 	cfg.Wait = c.Duration("wait")
+	cfg.DiskPatience = c.Duration("disk-patience")
 	cfg.MaxPeers = c.Int("max-peers")
 	cfg.Peers = commas(c.StringSlice("peer"))
 	cfg.Rack = c.String("rack")
@@ -169,7 +171,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if cfg.AtEnd, err = oneOf(c, "at-end", agent.AtEndHandover, agent.AtEndUnmount, agent.AtEndKeep); err != nil {
 		return err
 	}
-	if err := notNegative(c, "linger", "read-timeout", "wait", "max-peers"); err != nil {
+	if err := notNegative(c, "linger", "read-timeout", "wait", "disk-patience", "max-peers"); err != nil {
 		return err
 	}
 	if cfg.Owner, err = ownerOf(c); err != nil {

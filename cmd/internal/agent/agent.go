@@ -56,6 +56,9 @@ type Config struct {
 	AtEnd       string        // AtEnd…; empty for AtEndHandover
 	ReadTimeout time.Duration // of one read of the mount; 0 for 30 s
 	Wait        time.Duration // for metadata and a first peer; 0 for 60 s
+	// DiskPatience is how long the disk may refuse pieces before the life
+	// fails; reads are served from RAM and peers meanwhile. 0 for 60 s.
+	DiskPatience time.Duration
 
 	CacheBytes int64 // RAM for pieces; 0 for a share of what is free
 	UpRate     int64 // bytes per second; 0 for no limit
@@ -104,6 +107,9 @@ func (c *Config) fill() error {
 	}
 	if c.Wait <= 0 {
 		c.Wait = defaultWait
+	}
+	if c.DiskPatience <= 0 {
+		c.DiskPatience = defaultDiskPatience
 	}
 	if c.CacheBytes <= 0 {
 		c.CacheBytes = defaultCache()

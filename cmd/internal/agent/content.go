@@ -46,6 +46,17 @@ type staged struct {
 	life *life
 }
 
+// WriteAt drops what comes after the release was finished: a piece that was
+// lost then, because somebody damaged the copy, comes again for those who ask
+// for it, but a finished release is never written to.
+func (s staged) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.Stage.WriteAt(p, off)
+	if errors.Is(err, materialise.ErrSealed) && s.life.finished.Load() {
+		return len(p), nil
+	}
+	return n, err
+}
+
 func (s staged) Finish(ctx context.Context) error {
 	c := materialise.Completion{State: s.life.cfg.State, Version: s.life.rel.Name, Share: s.life.shareWith(s.Stage)}
 	if s.life.inPlace {
@@ -58,6 +69,7 @@ func (s staged) Finish(ctx context.Context) error {
 		s.life.log.Warn("not root: some metadata could not be kept",
 			"owners", lost.Owners, "setuid", lost.SetIDs, "xattrs", lost.Xattrs)
 	}
+	s.life.finished.Store(err == nil)
 	return err
 }
 
@@ -142,8 +154,11 @@ func (l *life) claimed() *piece.Set {
 func (l *life) onLost(i piece.Index, why error) {
 	if errors.Is(why, cache.ErrDamaged) {
 		l.damaged.Store(true)
-		l.log.Warn("what was staged is damaged and is fetched again; who writes there?",
-			"piece", i, "file", l.firstPath(i), "dest", l.cfg.Dest, "cause", why)
+		what := "staged bytes are damaged and are fetched again; keep other programs away from the stage"
+		if l.whole || l.finished.Load() {
+			what = "the copy is damaged; see what differs and mend it with dcfs verify --repair"
+		}
+		l.log.Warn(what, "piece", i, "file", l.firstPath(i), "dest", l.cfg.Dest, "cause", why)
 	}
 	l.mu.Lock()
 	ready := l.ready
@@ -157,7 +172,7 @@ func (l *life) onLost(i piece.Index, why error) {
 func (l *life) closeContent() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
 	defer cancel()
-	if !l.whole {
+	if !l.whole && !l.finished.Load() {
 		if err := l.store.Flush(ctx); err != nil {
 			l.log.Warn("some pieces did not reach the disk and will be fetched again", "cause", err)
 		}

@@ -53,6 +53,7 @@ type life struct {
 	trace     *prefetch.Recorder
 	left      sync.Once                   // the swarm
 	damaged   atomic.Bool                 // a piece that was on the disk was not right
+	finished  atomic.Bool                 // this life made the copy, and it stands
 	local     atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
 	reusing   atomic.Bool                 // while it is being taken
 
@@ -195,11 +196,7 @@ func (l *life) unmount() {
 
 // live takes the release from mounted to the end of its linger.
 func (l *life) live(ctx context.Context) error {
-	if err := l.awaitComplete(ctx); err != nil {
-		return err
-	}
-	l.enter(control.Complete, nil)
-	if err := l.materialise(ctx); err != nil {
+	if err := l.fill(ctx); err != nil {
 		return err
 	}
 	l.enter(control.Materialised, nil)
@@ -222,17 +219,6 @@ func (l *life) live(ctx context.Context) error {
 	}
 	l.linger(ctx)
 	return l.finish(ctx)
-}
-
-// materialise makes the real copy stand under its final name.
-func (l *life) materialise(ctx context.Context) error {
-	if l.whole {
-		return l.checkStanding()
-	}
-	if err := l.store.Flush(ctx); err != nil {
-		return l.orStopped(ctx, err)
-	}
-	return l.orStopped(ctx, l.disk.Finish(ctx))
 }
 
 // checkStanding refuses a copy that stood already and proved damaged: a

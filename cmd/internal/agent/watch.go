@@ -6,12 +6,7 @@ import (
 	"time"
 )
 
-const (
-	watchEvery = 500 * time.Millisecond
-	// diskPatience is how long the disk may refuse pieces before the life
-	// fails; reads are served from RAM and peers meanwhile.
-	diskPatience = 60 * time.Second
-)
+const watchEvery = 500 * time.Millisecond
 
 // awaitComplete waits until every piece is here. It gives up when no peer was
 // ever reached within the configured wait, and when the disk refuses for too
@@ -62,9 +57,8 @@ func (w *watch) check(now time.Time) error {
 		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known): is the origin running and its peer port reachable? name a peer with --peer",
 			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known)
 	}
-	if err, since := w.life.store.DiskError(); err != nil && now.Sub(since) > diskPatience {
-		return fmt.Errorf("the disk has refused pieces for %s: %w; make room below %s and start again to resume",
-			diskPatience, err, w.life.cfg.Dest)
+	if err, since := w.life.store.DiskError(); err != nil && now.Sub(since) > w.life.cfg.DiskPatience {
+		return w.life.lostPatience(err)
 	}
 	return nil
 }
