@@ -193,6 +193,7 @@ func (f *files) open(id tree.ID, flags int) (file *durable.File, err error) {
 			if cerr := d.Chmod(name, 0o600); cerr != nil {
 				return errors.Join(err, cerr)
 			}
+			f.marks.adopt(id, d, name)
 			file, err = d.Open(name, flags, 0o600)
 		}
 		return err

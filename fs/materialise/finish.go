@@ -74,6 +74,7 @@ func (s *Stage) Finish(ctx context.Context, c Completion) error {
 // file of an older release may still be in the stage.
 func (s *Stage) reopen(cause error) error {
 	if s.root != nil {
+		s.remark(cause)
 		if err := s.dropShared(); err != nil {
 			return errors.Join(cause, err)
 		}
@@ -118,13 +119,16 @@ func (s *Stage) prepare(ctx context.Context, c Completion) error {
 	// the release will find it.
 	s.dirs.clear()
 	s.losses = Losses{}
+	if err := s.unchanged(ctx); err != nil {
+		return err
+	}
 	share := func(ctx context.Context) error {
 		if c.Share != nil {
 			c.Share(ctx)
 		}
 		return nil
 	}
-	for _, step := range []func(context.Context) error{s.unchanged, s.addRest, share, s.dress} {
+	for _, step := range []func(context.Context) error{s.addRest, share, s.dress} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package materialise
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -13,25 +14,23 @@ import (
 	"dcfs/fs/tree"
 )
 
-// marks remembers how each staged file looked when this process wrote or read
-// it last: its size and the time of its last change. A file that looks
-// otherwise was changed by somebody else. Where the kernel's clock is coarse, a
-// change within a few milliseconds of our own write looks like it.
+// marks remembers how each staged file looked when this process changed it last
+// or read it first: its size and its ctime, which nobody can set. A file that
+// looks otherwise was changed by somebody else. Where the kernel's clock is
+// coarse, a change within a few milliseconds of our own looks like it.
 type marks struct {
-	tree    *tree.Tree
 	of      []atomic.Uint64 // by file; 0 for one that was not touched yet
 	foreign []atomic.Bool   // by file: somebody else changed it
 	locks   [64]sync.Mutex  // by file: one change at a time, between two looks at it
 }
 
-func newMarks(t *tree.Tree) *marks {
-	n := t.Len()
-	return &marks{tree: t, of: make([]atomic.Uint64, n), foreign: make([]atomic.Bool, n)}
+func newMarks(n int) *marks {
+	return &marks{of: make([]atomic.Uint64, n), foreign: make([]atomic.Bool, n)}
 }
 
 func markOf(st *unix.Stat_t) uint64 {
 	const odd = 0x9e3779b97f4a7c15 // spreads the size over all bits
-	return (uint64(st.Mtim.Nano())^uint64(st.Size)*odd)<<1 | 1
+	return (uint64(st.Ctim.Nano())^uint64(st.Size)*odd)<<1 | 1
 }
 
 // writing calls do, which writes to the file id, and marks the file as we left
@@ -71,22 +70,10 @@ func (m *marks) look(id tree.ID, file *durable.File) {
 	if unix.Fstat(int(file.Fd()), &st) != nil {
 		return
 	}
-	if m.of[id].CompareAndSwap(0, markOf(&st)) {
-		return
-	}
-	if !m.ours(id, &st) {
+	is := markOf(&st)
+	if !m.of[id].CompareAndSwap(0, is) && m.of[id].Load() != is {
 		m.foreign[id].Store(true)
 	}
-}
-
-// ours reports whether a file looks as we left it. A Finish that did not come
-// to its end may have set the final time.
-func (m *marks) ours(id tree.ID, st *unix.Stat_t) bool {
-	if m.of[id].Load() == markOf(st) {
-		return true
-	}
-	e := m.tree.Entry(id)
-	return st.Size == e.Size && st.Mtim.Nano() == e.Mtime
 }
 
 // forget is for a file that we removed.
@@ -139,9 +126,8 @@ func (s *Stage) look(id tree.ID) (foreign bool) {
 		st, err = d.Lstat(s.tree.Name(id))
 		return err
 	})
-	if err == nil && !s.marks.ours(id, &st) {
+	if is := markOf(&st); err == nil && s.marks.of[id].Swap(is) != is {
 		foreign = true
-		s.marks.of[id].Store(markOf(&st))
 		err = s.cut(id, &st)
 	}
 	if err != nil { // gone, or out of reach
@@ -160,4 +146,25 @@ func (s *Stage) cut(id tree.ID, st *unix.Stat_t) error {
 	return s.use(id, &s.writes, os.O_WRONLY, func(file *durable.File) error {
 		return s.marks.writing(id, file, func() error { return file.Truncate(size) })
 	})
+}
+
+// remark takes files for ours as they look, after a Finish that did not come
+// to its end for the reason given: we may have changed their metadata. A
+// ChangedError comes before that.
+func (s *Stage) remark(why error) {
+	if changed := (*ChangedError)(nil); errors.As(why, &changed) {
+		return
+	}
+	for id := range s.tree.Stream() {
+		if s.marks.of[id].Load() != 0 {
+			_ = s.inDir(s.tree.Parent(id), func(d *durable.Dir) error { s.marks.adopt(id, d, s.tree.Name(id)); return nil })
+		}
+	}
+}
+
+// adopt takes the file id, which is name in d, for ours as it looks.
+func (m *marks) adopt(id tree.ID, d *durable.Dir, name string) {
+	if st, err := d.Lstat(name); m != nil && err == nil {
+		m.of[id].Store(markOf(&st))
+	}
 }

@@ -25,7 +25,13 @@ func TestChangedStage(t *testing.T) {
 		must(t, err)
 	}
 	for name, change := range map[string]func(t *testing.T, s *Stage, path string, payload []byte){
-		"flipped":   func(t *testing.T, _ *Stage, path string, _ []byte) { flip(t, path) },
+		"flipped": func(t *testing.T, _ *Stage, path string, _ []byte) { flip(t, path) },
+		"flipped, with its time restored": func(t *testing.T, _ *Stage, path string, _ []byte) {
+			fi, err := os.Stat(path)
+			must(t, err)
+			flip(t, path)
+			must(t, os.Chtimes(path, fi.ModTime(), fi.ModTime()))
+		},
 		"truncated": func(t *testing.T, _ *Stage, path string, _ []byte) { must(t, os.Truncate(path, 5)) },
 		"removed":   func(t *testing.T, _ *Stage, path string, _ []byte) { must(t, os.Remove(path)) },
 		"replaced": func(t *testing.T, _ *Stage, path string, _ []byte) {

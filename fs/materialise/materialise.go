@@ -133,7 +133,7 @@ func (s *Stage) openAll() (err error) {
 		return err
 	}
 	s.files.init(s.cfg.Tree, root, s.cfg.Disk)
-	s.marks = newMarks(s.tree)
+	s.marks = newMarks(s.tree.Len())
 	s.own.Store(true)
 	if err := s.makeDirs(); err != nil {
 		return err
