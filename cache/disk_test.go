@@ -277,6 +277,26 @@ func TestVerifyOfAPieceGivenUp(t *testing.T) {
 	})
 }
 
+// A swarm that is left waits for what it verifies, so that must not wait for a
+// disk that refuses.
+func TestLeavingWaitsForNoDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 80, 4, noMemory, dirtyLimit(4))
+		r.disk.writeErr = syscall.ENOSPC
+		r.start()
+		var waiting sync.WaitGroup
+		for i := range piece.Index(4) {
+			waiting.Go(func() { _ = r.deliver(i) })
+		}
+		synctest.Wait()
+		if n := r.Stats().Dirty; n <= 4 {
+			t.Fatalf("%d bytes are pinned, so nobody waits", n)
+		}
+		r.Attach(nil)
+		waiting.Wait()
+	})
+}
+
 // A reader that had to wait has its piece even when RAM dropped it and the disk
 // cannot be read by the time that it looks.
 func TestWaitersNeedNoDisk(t *testing.T) {

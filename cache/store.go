@@ -151,10 +151,11 @@ func New(cfg Config) (*Store, error) {
 }
 
 // Attach names the fetcher that is asked for missing pieces, and asks it at
-// once for those that readers wait for already.
+// once for those that readers wait for already. nil says that it has gone.
 func (s *Store) Attach(f Fetcher) {
 	s.mu.Lock()
 	s.fetcher = f
+	s.room.Broadcast()
 	var missing []piece.Index
 	for i := range s.waits {
 		missing = append(missing, i)

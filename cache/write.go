@@ -103,10 +103,8 @@ func (s *Store) verifyArrival(i piece.Index, data []byte) ([sha1.Size]byte, erro
 	given := s.awaitRoom(i)
 	still := s.verified.Has(i)
 	s.mu.Unlock()
-	if len(given) > 0 {
-		s.cfg.Log.Warn("the disk refuses and memory is short: pieces are given up and fetched again", "pieces", len(given))
-	}
 	for _, j := range given {
+		s.relax(one(j)) // or it would be fetched at once, only to be given up again
 		s.gone(j, ErrDisk)
 	}
 	if !still {
@@ -130,9 +128,10 @@ func (s *Store) pin(i piece.Index, data []byte) {
 // much is pinned. Readers that are blocked on other pieces must not suffer from
 // a full disk, so for them it lets the caller pass: within twice the limit at
 // any time, and beyond by giving up pins while the disk refuses. It returns
-// what was given up. s.mu is held.
+// what was given up. Nobody is held back once the fetcher has gone: a swarm
+// that is left waits for the pieces that it is verifying. s.mu is held.
 func (s *Store) awaitRoom(i piece.Index) (given []piece.Index) {
-	for s.bytes > s.cfg.DirtyLimit && !s.closed {
+	for s.bytes > s.cfg.DirtyLimit && !s.closed && s.fetcher != nil {
 		if len(s.waits) > 0 && s.bytes/2 <= s.cfg.DirtyLimit {
 			break
 		}

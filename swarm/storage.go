@@ -37,7 +37,7 @@ type storeClient struct {
 // pieceWatcher is told what the library makes of pieces.
 type pieceWatcher interface {
 	done(piece.Index)    // it is here
-	suspect(piece.Index) // the library wrongly calls it complete
+	suspect(piece.Index) // the library may see it wrongly; its lock may be held
 	wrong(piece.Index)   // its hash was wrong; the library's lock may be held
 }
 
@@ -115,6 +115,7 @@ func (p storePiece) MarkNotComplete() error {
 	p.client.store.Drop(p.index)
 	if w := p.client.watcher; w != nil {
 		w.wrong(p.index)
+		w.suspect(p.index)
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ type Swarm struct {
 	mu      sync.Mutex
 	left    bool                 // the library forgot the torrent
 	plan    *piece.Plan          // how much each piece is wanted
-	doubt   map[piece.Index]bool // see recheckDoubts
+	doubts  sync.Mutex           // its own lock: suspect may be called under the library's
+	doubt   map[piece.Index]bool // guarded by doubts; see recheckDoubts
 	unheard map[string]error     // trackers that failed the last time
 	leaves  sync.Once
 }
@@ -135,11 +136,12 @@ func (s *Swarm) done(i piece.Index) {
 	s.hedge.relaxed(piece.Range{First: i, End: i + 1})
 }
 
-// suspect notes a piece that the library may wrongly call complete: it does so
-// a moment after the store did, whatever the store says in between.
+// suspect notes a piece that the library may wrongly call complete, which it
+// does a moment after the store did, whatever the store says in between, or
+// that it may have forgotten to ask for.
 func (s *Swarm) suspect(i piece.Index) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.doubts.Lock()
+	defer s.doubts.Unlock()
 	if s.doubt == nil {
 		s.doubt = make(map[piece.Index]bool)
 	}
@@ -148,10 +150,10 @@ func (s *Swarm) suspect(i piece.Index) {
 
 // recheckDoubts makes the library ask the store again about suspects.
 func (s *Swarm) recheckDoubts() {
-	s.mu.Lock()
+	s.doubts.Lock()
 	doubt := s.doubt
 	s.doubt = nil
-	s.mu.Unlock()
+	s.doubts.Unlock()
 	for i := range doubt {
 		s.recheck(i)
 	}
@@ -159,10 +161,17 @@ func (s *Swarm) recheckDoubts() {
 
 func (s *Swarm) recheck(i piece.Index) {
 	s.mu.Lock()
-	gone := s.left || i < 0 || int(i) >= s.t.NumPieces()
-	s.mu.Unlock()
-	if !gone { // a torrent that is dropped meanwhile takes no harm
-		s.t.Piece(int(i)).UpdateCompletion()
+	defer s.mu.Unlock()
+	if s.left || i < 0 || int(i) >= s.t.NumPieces() {
+		return
+	}
+	p := s.t.Piece(int(i))
+	p.UpdateCompletion()
+	// The library does not ask for a piece whose hash failed before something
+	// else happens: a change of its urgency does.
+	if u := s.plan.Urgency(i); u != piece.None {
+		p.SetPriority(torrent.PiecePriorityNone)
+		p.SetPriority(priorities[u])
 	}
 }
 

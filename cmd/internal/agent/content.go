@@ -152,6 +152,9 @@ func (l *life) claimed() *piece.Set {
 // onLost is told of pieces that were here and are not any more. They are
 // fetched again.
 func (l *life) onLost(i piece.Index, why error) {
+	if !errors.Is(why, cache.ErrDamaged) {
+		l.pausePrefetch()
+	}
 	if errors.Is(why, cache.ErrDamaged) {
 		l.damaged.Store(true)
 		what := "staged bytes are damaged and are fetched again; keep other programs away from the stage"

@@ -53,6 +53,7 @@ type life struct {
 	trace     *prefetch.Recorder
 	left      sync.Once                   // the swarm
 	damaged   atomic.Bool                 // a piece that was on the disk was not right
+	paused    atomic.Bool                 // the background prefetch, while the disk refuses
 	finished  atomic.Bool                 // this life made the copy, and it stands
 	local     atomic.Pointer[reuse.Reuse] // set once it is known what this host has already
 	reusing   atomic.Bool                 // while it is being taken

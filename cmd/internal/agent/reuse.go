@@ -53,7 +53,30 @@ func (l *life) startReuse(ctx context.Context) (stop func()) {
 }
 
 func (l *life) prefetchAll() {
-	l.swarm.Prefetch(piece.Range{End: piece.Index(l.rel.Layout.Count())}, piece.Background)
+	l.swarm.Prefetch(l.everything(), piece.Background)
+}
+
+func (l *life) everything() piece.Range {
+	return piece.Range{End: piece.Index(l.rel.Layout.Count())}
+}
+
+// pausePrefetch has only what is read fetched while the disk refuses: what
+// nobody waits for could not be kept, and would be fetched over and over.
+// resumePrefetch ends that.
+func (l *life) pausePrefetch() {
+	l.mu.Lock()
+	ready := l.ready
+	l.mu.Unlock()
+	if ready && l.paused.CompareAndSwap(false, true) {
+		l.log.Warn("the disk refuses and memory is short: only what is read is fetched until it recovers")
+		l.swarm.Prefetch(l.everything(), piece.None)
+	}
+}
+
+func (l *life) resumePrefetch() {
+	if l.paused.CompareAndSwap(true, false) {
+		l.prefetchAll()
+	}
 }
 
 // reuse prefetches what the sources do not have, and gets the rest from them.

@@ -57,7 +57,11 @@ func (w *watch) check(now time.Time) error {
 		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known): is the origin running and its peer port reachable? name a peer with --peer",
 			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known)
 	}
-	if err, since := w.life.store.DiskError(); err != nil && now.Sub(since) > w.life.cfg.DiskPatience {
+	err, since := w.life.store.DiskError()
+	if err == nil {
+		w.life.resumePrefetch()
+	}
+	if err != nil && now.Sub(since) > w.life.cfg.DiskPatience {
 		return w.life.lostPatience(err)
 	}
 	return nil
