@@ -238,5 +238,6 @@ func (l *life) openContent() error {
 	if err := l.openStore(); err != nil {
 		return errors.Join(err, l.disk.Close())
 	}
+	boundMemory(l.cfg.CacheBytes)
 	return nil
 }

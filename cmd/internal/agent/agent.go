@@ -112,7 +112,7 @@ func (c *Config) fill() error {
 		c.DiskPatience = defaultDiskPatience
 	}
 	if c.CacheBytes <= 0 {
-		c.CacheBytes = defaultCache()
+		c.CacheBytes = defaultCache("/")
 	}
 	if c.CacheBytes < minCache {
 		return fmt.Errorf("%w: --cache %d: want at least %d bytes", ErrConfig, c.CacheBytes, int64(minCache))

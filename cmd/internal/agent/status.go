@@ -1,11 +1,8 @@
 package agent
 
 import (
-	"bufio"
 	"encoding/hex"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"dcfs/cache/piece"
@@ -98,30 +95,4 @@ func (r *rates) update(now time.Time, down, up int64) (downRate, upRate int64) {
 		r.at, r.down, r.up = now, down, up
 	}
 	return r.perSec[0], r.perSec[1]
-}
-
-const (
-	minCache = 16 << 20
-	maxCache = 2 << 30
-)
-
-// defaultCache is a quarter of the memory that is available, within bounds.
-func defaultCache() int64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 256 << 20
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		fields := strings.Fields(sc.Text())
-		if len(fields) < 2 || fields[0] != "MemAvailable:" {
-			continue
-		}
-		kib, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			break
-		}
-		return min(max(kib<<10/4, 4*minCache), maxCache)
-	}
-	return 256 << 20
 }
