@@ -129,3 +129,21 @@ func TestVerifiedReadsNeedNoSwarm(t *testing.T) {
 		})
 	}
 }
+
+// A restart hashes what a former process left once and nothing else: a piece
+// that a reader needs ahead of its turn is not hashed again, and one that is
+// missing is not looked for.
+func TestScrubHashesOnce(t *testing.T) {
+	r := newRig(t, 400, 4, onDisk, func(c *Config, _ *rig) { c.Claimed.Remove(99) })
+	p := make([]byte, 4)
+	for i := range piece.Index(10) {
+		if err := r.ReadChunk(90-i, p, 0); err != nil || !bytes.Equal(p, r.bytes(r.Layout(), 90-i)) {
+			t.Fatalf("piece %d before its turn: %v", 90-i, err)
+		}
+	}
+	r.Scrub(t.Context())
+	r.Scrub(t.Context())
+	if n, st := r.disk.reads.Load(), r.Stats(); n != 99 || st.Pieces != 99 || st.Claimed != 0 {
+		t.Errorf("%d reads of the disk for 99 claimed pieces, %+v", n, st)
+	}
+}
