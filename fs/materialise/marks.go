@@ -104,7 +104,11 @@ func (s *Stage) unchanged(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if s.look(id) {
+		foreign, err := s.look(id)
+		if err != nil {
+			return err
+		}
+		if foreign {
 			found.Files = append(found.Files, id)
 		}
 	}
@@ -116,25 +120,26 @@ func (s *Stage) unchanged(ctx context.Context) error {
 }
 
 // look reports whether somebody else changed the file id, and forgets it.
-func (s *Stage) look(id tree.ID) (foreign bool) {
-	foreign = s.marks.foreign[id].Swap(false)
-	if s.marks.of[id].Load() == 0 {
-		return foreign
+func (s *Stage) look(id tree.ID) (foreign bool, err error) {
+	foreign = s.marks.foreign[id].Load()
+	if s.marks.of[id].Load() != 0 {
+		var st unix.Stat_t
+		err = s.inDir(s.tree.Parent(id), func(d *durable.Dir) (err error) {
+			st, err = d.Lstat(s.tree.Name(id))
+			return err
+		})
+		if is := markOf(&st); err == nil && s.marks.of[id].Swap(is) != is {
+			foreign = true
+			err = s.cut(id, &st)
+		}
 	}
-	var st unix.Stat_t
-	err := s.inDir(s.tree.Parent(id), func(d *durable.Dir) (err error) {
-		st, err = d.Lstat(s.tree.Name(id))
-		return err
-	})
-	if is := markOf(&st); err == nil && s.marks.of[id].Swap(is) != is {
-		foreign = true
-		err = s.cut(id, &st)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		foreign, err = true, nil // it is gone, or something stands in its place
+		s.marks.of[id].Store(0)
 	}
-	if err != nil { // gone, or out of reach
-		s.marks.forget(id)
-		return true
-	}
-	return foreign
+	// An error keeps the note for the next attempt.
+	s.marks.foreign[id].Store(foreign && err != nil)
+	return foreign, err
 }
 
 // cut takes off what somebody else appended to the file id.

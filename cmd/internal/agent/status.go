@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/hex"
-	"os"
 	"time"
 
 	"dcfs/cache/piece"
