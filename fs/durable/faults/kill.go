@@ -47,7 +47,8 @@ func (j Job) killed(t *testing.T, at int) bool {
 	j.Prepare(t, dir)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
 	cmd.WaitDelay = time.Minute
-	cmd.Env = append(os.Environ(), envDir+"="+dir, envAt+"="+strconv.Itoa(at))
+	// Who is killed leaves its temporary files: below a directory of ours.
+	cmd.Env = append(os.Environ(), envDir+"="+dir, envAt+"="+strconv.Itoa(at), "TMPDIR="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	dead := status.Signaled() && status.Signal() == syscall.SIGKILL
