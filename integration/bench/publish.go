@@ -60,10 +60,16 @@ func corpora(e *env) ([]corpus, error) {
 		return nil, err
 	}
 	all := []corpus{{fmt.Sprintf("one file of %d MiB", size>>20), large}, {fmt.Sprintf("%d small files", count), small}}
-	if out, err := exec.Command("go", "env", "GOROOT").Output(); err == nil {
-		all = append(all, corpus{"GOROOT", lastLine(out)})
+	if root, err := goroot(); err == nil {
+		all = append(all, corpus{"GOROOT", root})
 	}
 	return all, nil
+}
+
+// goroot is where Go stands: a large real tree.
+func goroot() (string, error) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	return lastLine(out), err
 }
 
 func randomFile(path string, size int64) error {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -81,10 +80,12 @@ func (e *env) makeRead(s readSizes) error {
 	if _, err := io.CopyN(f, rand.NewChaCha8([32]byte{1}), s.big); err != nil {
 		return err
 	}
-	if _, err := e.command("cp", "-a", runtime.GOROOT(), e.path("read", "go")); err != nil {
+	root, err := goroot()
+	if err != nil {
 		return err
 	}
-	return nil
+	_, err = e.command("cp", "-a", root, e.path("read", "go"))
+	return err
 }
 
 // serve publishes the directory of that name and seeds it.
