@@ -55,6 +55,13 @@ func (s *Swarm) start(trackers, peers []string) {
 		s.task(func() { s.announceTo(ctx, tr, book) })
 	}
 	s.task(func() { s.offer(ctx, peers, book) })
+	if e := s.exchange; e != nil {
+		s.task(func() { e.run(ctx, s) })
+		s.task(func() { e.deliver(ctx) })
+		for range verifiers {
+			s.task(func() { e.verify(ctx) })
+		}
+	}
 	s.task(func() { s.hedgeLate(ctx) })
 }
 
@@ -209,14 +216,14 @@ func (s *Swarm) ask(ctx context.Context, tracker, event string, left int64) (ann
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return announceAnswer{}, fmt.Errorf("the tracker %q is no HTTP URL", tracker)
 	}
-	st := s.t.Stats()
+	st := s.Stats()
 	hash, id := s.t.InfoHash(), s.node.client.PeerID()
 	q := u.Query()
 	q.Set("info_hash", string(hash[:]))
 	q.Set("peer_id", string(id[:]))
 	q.Set("port", strconv.Itoa(s.node.Port()))
-	q.Set("uploaded", strconv.FormatInt(st.BytesWrittenData.Int64(), 10))
-	q.Set("downloaded", strconv.FormatInt(st.BytesReadUsefulData.Int64(), 10))
+	q.Set("uploaded", strconv.FormatInt(st.Sent, 10))
+	q.Set("downloaded", strconv.FormatInt(st.Useful, 10))
 	q.Set("left", strconv.FormatInt(left, 10))
 	q.Set("compact", "1")
 	q.Set("numwant", strconv.Itoa(numWant))

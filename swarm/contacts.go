@@ -63,7 +63,8 @@ func (s *Swarm) add(source torrent.PeerSource, list []netip.AddrPort) {
 	connected, now := s.connected(), time.Now()
 	var infos []torrent.PeerInfo
 	for _, a := range list {
-		if !connected[a] && !s.hedge.rests(a, now) {
+		banned := s.exchange != nil && s.exchange.bans.has(a.Addr().String())
+		if !connected[a] && !banned && !s.hedge.rests(a, now) {
 			infos = append(infos, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(a), Source: source})
 		}
 	}

@@ -47,7 +47,10 @@ type NodeConfig struct {
 	Unverified int64
 	Version    string // announced to peers, as in "dcfs/VERSION"
 	Origin     bool   // announced to peers, too
-	Log        *slog.Logger
+	// Trade makes dcfs hosts that have it set exchange pieces by the plan of
+	// package trade. With everybody else they speak as ever.
+	Trade bool
+	Log   *slog.Logger
 }
 
 // Node is a BitTorrent peer with one listening port. It is safe for concurrent
@@ -62,6 +65,11 @@ type Node struct {
 	oversize atomic.Int64 // bytes of metadata that a peer has, above MaxExchanged
 	contacts contacts
 	ledgers  ledgers
+
+	exchanges  sync.Map // info-hash to its *exchange
+	upRate     *rate.Limiter
+	unverified int64 // NodeConfig.Unverified
+	trades     bool  // NodeConfig.Trade
 
 	open  context.Context // ends with Close
 	close context.CancelFunc
@@ -104,7 +112,11 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	n.ledgers.install(&client.Callbacks)
 	n.trail = newTrail(&n.contacts)
 	n.trail.install(&client.Callbacks)
+	if n.trades = cfg.Trade; cfg.Trade {
+		n.installExchange(&client.Callbacks)
+	}
 	n.down = client.DownloadRateLimiter
+	n.upRate, n.unverified = client.UploadRateLimiter, client.MaxUnverifiedBytes
 	n.client, err = torrent.NewClient(client)
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)

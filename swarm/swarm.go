@@ -21,6 +21,9 @@ type Spec struct {
 	Trackers []string // HTTP announce URLs
 	Peers    []string // HOST:PORT of peers to try besides those of the trackers
 	Store    Store
+	// Steer says that this node has everything and is where it all comes from:
+	// it offers each piece to one host first.
+	Steer bool
 }
 
 // Swarm is a node's part in the exchange of one release. It is safe for
@@ -32,6 +35,7 @@ type Swarm struct {
 	asks  *asks
 	hedge *hedge
 
+	exchange *exchange // nil when only the metadata is wanted
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
@@ -53,7 +57,16 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("joining the swarm %x: %w", spec.InfoHash, context.Cause(ctx))
 	}
-	s := &Swarm{node: n, log: n.log, asks: newAsks(), hedge: newHedge()}
+	e, err := n.newExchangeFor(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
+	}
+	s := &Swarm{node: n, log: n.log, asks: newAsks(), hedge: newHedge(), exchange: e}
+	if e != nil {
+		if _, taken := n.exchanges.LoadOrStore(spec.InfoHash, e); taken {
+			return nil, fmt.Errorf("the swarm %x is joined already", spec.InfoHash)
+		}
+	}
 	t, fresh := n.client.AddTorrentOpt(torrent.AddTorrentOpts{
 		InfoHash:                 spec.InfoHash,
 		Storage:                  newStoreClient(spec.Store, s),
@@ -61,9 +74,11 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 		DisableInitialPieceCheck: true,
 	})
 	if !fresh {
+		n.exchanges.Delete(spec.InfoHash)
 		return nil, fmt.Errorf("the swarm %x is joined already", spec.InfoHash)
 	}
 	if err := setInfo(t, spec); err != nil {
+		n.exchanges.Delete(spec.InfoHash)
 		t.Drop()
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
@@ -106,12 +121,35 @@ func (s *Swarm) Relax(r piece.Range) {
 	s.apply(s.plan.Relax(r))
 }
 
-// apply tells the library what the plan decided. s.mu is held.
+// apply tells the exchange, or the library, what the plan decided. s.mu is held.
 func (s *Swarm) apply(changes []piece.Change) {
 	for _, c := range changes {
-		if !s.left {
+		switch {
+		case s.left:
+		case s.exchange != nil:
+			s.exchange.post(event{kind: wanted, piece: c.Piece, urge: c.Urgency})
+		default:
 			s.t.Piece(int(c.Piece)).SetPriority(priorities[c.Urgency])
 		}
+	}
+}
+
+// newExchangeFor returns the exchange of a swarm, nil where dcfs hosts speak
+// like all others.
+func (n *Node) newExchangeFor(spec Spec) (*exchange, error) {
+	if !n.trades {
+		return nil, nil
+	}
+	return newExchange(n, spec)
+}
+
+// setPriority tells the library how urgent piece i is.
+func (s *Swarm) setPriority(i piece.Index, u piece.Urgency) {
+	s.mu.Lock()
+	left := s.left
+	s.mu.Unlock()
+	if !left { // a torrent that is dropped meanwhile takes no harm
+		s.t.Piece(int(i)).SetPriority(priorities[u])
 	}
 }
 
@@ -128,11 +166,17 @@ var priorities = [...]torrent.PiecePriority{
 func (s *Swarm) Lost(i piece.Index) {
 	s.recheck(i)
 	s.suspect(i)
+	if s.exchange != nil {
+		s.exchange.post(event{kind: stands, piece: i})
+	}
 }
 
 // done is told by the storage of a piece that is here.
 func (s *Swarm) done(i piece.Index) {
 	s.asks.done(i)
+	if s.exchange != nil {
+		s.exchange.post(event{kind: stands, piece: i})
+	}
 	s.hedge.relaxed(piece.Range{First: i, End: i + 1})
 }
 
@@ -188,9 +232,13 @@ type Stats struct {
 // Stats returns the swarm's figures.
 func (s *Swarm) Stats() Stats {
 	st := s.t.Stats()
+	var came, useful, sent int64
+	if s.exchange != nil {
+		came, useful, sent = s.exchange.received.totals()
+	}
 	return Stats{
-		Received: st.BytesReadData.Int64(), Useful: st.BytesReadUsefulData.Int64(),
-		Sent: st.BytesWrittenData.Int64(), Peers: st.ActivePeers,
+		Received: came + st.BytesReadData.Int64(), Useful: useful + st.BytesReadUsefulData.Int64(),
+		Sent: sent + st.BytesWrittenData.Int64(), Peers: st.ActivePeers,
 		Seeds: st.ConnectedSeeders, Known: st.TotalPeers,
 	}
 }
@@ -207,13 +255,17 @@ type Peer struct {
 // Peers lists the connections of the moment.
 func (s *Swarm) Peers() []Peer {
 	conns := s.t.PeerConns()
+	var down, up map[*torrent.PeerConn]int64
+	if s.exchange != nil {
+		down, up = s.exchange.received.byPeer()
+	}
 	out := make([]Peer, 0, len(conns))
 	for _, c := range conns {
 		st := c.Stats()
 		name, _ := c.PeerClientName.Load().(string)
 		out = append(out, Peer{
 			Addr: c.RemoteAddr.String(), Client: name, Pieces: st.RemotePieceCount,
-			Down: st.BytesReadUsefulData.Int64(), Up: st.BytesWrittenData.Int64(),
+			Down: down[c] + st.BytesReadUsefulData.Int64(), Up: up[c] + st.BytesWrittenData.Int64(),
 		})
 	}
 	return out
@@ -237,6 +289,9 @@ func (s *Swarm) Leave(ctx context.Context) {
 		s.left = true
 		s.mu.Unlock()
 		s.t.Drop()
+		if s.exchange != nil {
+			s.node.exchanges.CompareAndDelete([20]byte(s.t.InfoHash()), s.exchange)
+		}
 		s.node.ledgers.all.Delete(s.t)
 		s.node.trail.forget(s.t)
 	})

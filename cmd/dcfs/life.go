@@ -32,6 +32,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
 		&cli.StringFlag{Name: "down", Usage: "download at most this `RATE` a second (default: unlimited)"},
 		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
+		tradeFlag(),
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
 		&cli.StringFlag{Name: "http", Usage: "serve /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
@@ -41,6 +42,11 @@ func lifeFlags() []cli.Flag {
 		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
 	}, trustedFlags()...)
+}
+
+// tradeFlag is for everybody who exchanges pieces.
+func tradeFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "trade", Usage: "on trial: share pieces with dcfs hosts that do so, too, by a plan that sends little twice; reads of the mount may wait longer meanwhile"}
 }
 
 // liveRelease runs one life in the foreground, or starts it in the background
@@ -163,6 +169,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	cfg.Wait = c.Duration("wait")
 	cfg.DiskPatience = c.Duration("disk-patience")
 	cfg.MaxPeers = c.Int("max-peers")
+	cfg.Trade = c.Bool("trade")
 	cfg.Peers = commas(c.StringSlice("peer"))
 	cfg.Rack = c.String("rack")
 	cfg.ReuseLinks = c.Bool("reuse-hardlinks")

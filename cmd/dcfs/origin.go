@@ -26,6 +26,7 @@ Examples:
 			&cli.StringFlag{Name: "publish-token-file",
 				Usage: "`FILE` with the token that publishing over HTTP needs (default: none, publishing over HTTP is refused)"},
 			&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory (default: 256MiB)"},
+			tradeFlag(),
 			&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers a release"},
 			&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
 		},
@@ -60,6 +61,7 @@ func runOrigin(c *cli.Context) error {
 func originConfig(c *cli.Context) (cfg origin.Config, err error) {
 	cfg.PublishTokenFile = c.String("publish-token-file")
 	cfg.MaxPeers = c.Int("max-peers")
+	cfg.Trade = c.Bool("trade")
 	cfg.Version, _ = buildVersion()
 	if cfg.Log, err = logger(c, c.App.ErrWriter); err != nil {
 		return cfg, err

@@ -18,6 +18,7 @@ var (
 	size   = flag.Int64("mib", 64, "MiB to distribute")
 	tools  = flag.String("tools", "dcfs,aria2,libtorrent,udpcast", "what runs, in this order")
 	rounds = flag.Int("rounds", 1, "how often")
+	trades = flag.Bool("trade", true, "dcfs hosts share pieces by their own plan (--trade)")
 	built  = flag.String("dcfs", "", "a built dcfs; built anew when empty")
 	limit  = flag.Duration("limit", 5*time.Minute, "time limit of one run")
 	extra  = flag.String("publish", "", "further words for dcfs publish")

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,7 @@ type dcfsTool struct{}
 func environment(h *lab.Host) func(*exec.Cmd) {
 	return func(c *exec.Cmd) {
 		env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "DCFS_") })
-		c.Env = append(env, "DCFS_STATE="+h.State(), "DCFS_RUN="+h.Run(), "DCFS_TRUSTED="+filepath.Join(h.Dir, "trusted.d"))
+		c.Env = append(env, "DCFS_TRADE="+strconv.FormatBool(*trades), "DCFS_STATE="+h.State(), "DCFS_RUN="+h.Run(), "DCFS_TRUSTED="+filepath.Join(h.Dir, "trusted.d"))
 	}
 }
 

@@ -63,14 +63,16 @@ func makeTree(b *testing.B, dir string, total int64) int64 {
 	return made
 }
 
-// usage reads processor time and peak memory of a live process.
+// usage reads processor time, that of ended children included, and peak memory
+// of a live process.
 func usage(pid int) (cpu, rssMiB float64) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err == nil {
-		if f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])); len(f) > 12 {
-			user, _ := strconv.ParseFloat(f[11], 64)
-			system, _ := strconv.ParseFloat(f[12], 64)
-			cpu = (user + system) / 100
+		if f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])); len(f) > 14 {
+			for _, ticks := range f[11:15] {
+				n, _ := strconv.ParseFloat(ticks, 64)
+				cpu += n / 100
+			}
 		}
 	}
 	raw, _ = os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

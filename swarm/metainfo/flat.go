@@ -1,6 +1,11 @@
 package metainfo
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Flat returns an info dictionary of the same payload stream as info's, total
 // bytes long, in which the stream is one file: the pieces are the same, and
@@ -32,4 +37,23 @@ func Flat(info []byte, total int64) ([]byte, error) {
 	b = appendString(appendString(b, "pieces"), pieces)
 	b = append(appendString(b, "private"), d["private"]...)
 	return append(b, 'e'), nil
+}
+
+// Cut returns the bytes in every piece but the last, and the SHA-1 of all
+// pieces one after the other, of an info dictionary that was parsed before. The
+// sums share its memory.
+func Cut(info []byte) (length int64, sums []byte, err error) {
+	d, err := parseDict(info)
+	if err != nil {
+		return 0, nil, invalid(err)
+	}
+	if sums, err = d.string("pieces"); err != nil {
+		return 0, nil, invalid(err)
+	}
+	raw, ok := bytes.CutPrefix(d["piece length"], []byte("i"))
+	length, err = strconv.ParseInt(strings.TrimSuffix(string(raw), "e"), 10, 64)
+	if !ok || err != nil || length <= 0 {
+		return 0, nil, fmt.Errorf("%w: its info dictionary: no piece length", ErrInvalid)
+	}
+	return length, sums, nil
 }

@@ -95,7 +95,7 @@ func (l *life) checkLink() error {
 func (l *life) openNode() error {
 	node, err := swarm.NewNode(swarm.NodeConfig{
 		Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
-		MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Log: l.log,
+		MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
 	})
 	l.node = node
 	return err

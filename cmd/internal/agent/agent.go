@@ -64,6 +64,7 @@ type Config struct {
 	UpRate     int64 // bytes per second; 0 for no limit
 	DownRate   int64
 	MaxPeers   int
+	Trade      bool     // exchange pieces with dcfs hosts by the plan of swarm/trade
 	Peers      []string // HOST:PORT
 	PeerListen string
 	HTTP       string               // HOST:PORT of /metrics and /healthz; empty for none

@@ -114,7 +114,7 @@ func (l *life) openStore() error {
 	l.atStart = l.claimed()
 	store, err := cache.New(cache.Config{
 		Layout: l.rel.Layout, Hash: l.rel.Hash, Backing: l.disk, Memory: memory,
-		Claimed: l.atStart, DirtyLimit: l.cfg.CacheBytes / 4, Ahead: ahead,
+		Claimed: l.atStart, DirtyLimit: l.cfg.CacheBytes / 4, Ahead: aheadOf(l.rel.Layout),
 		OnLost: l.onLost, Log: l.log,
 	})
 	if err != nil {
@@ -125,9 +125,12 @@ func (l *life) openStore() error {
 	return nil
 }
 
-// ahead is how many pieces behind a missed one are fetched with it: the kernel
-// reads on, and so do scans of small files, which lie side by side.
-const ahead = 4
+// ahead is how many bytes behind a missed piece are fetched with it, four pieces
+// at least: the kernel reads on, and so do scans of small files, which lie side
+// by side.
+const ahead = 1 << 20
+
+func aheadOf(l piece.Layout) int { return max(4, int(ahead/l.Length)) }
 
 func (l *life) claimed() *piece.Set {
 	n := l.rel.Layout.Count()

@@ -163,7 +163,7 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 		},
 	})
 	if err == nil {
-		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Total: mi.Layout.Total, Store: r.store})
+		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Total: mi.Layout.Total, Store: r.store, Steer: true})
 	}
 	if err != nil {
 		disk.Close()

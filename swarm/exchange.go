@@ -1,0 +1,304 @@
+package swarm
+
+import (
+	"context"
+	"crypto/sha1"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/anacrolix/torrent"
+
+	"dcfs/cache/piece"
+	"dcfs/swarm/metainfo"
+	"dcfs/swarm/trade"
+)
+
+// exchange moves the pieces of one swarm between dcfs hosts. The library keeps
+// the connections and serves stock clients; on the same connections dcfs hosts
+// speak an extension of their own (package trade), because the library's order
+// of requests and of uploads cannot be steered. While the exchange has peers
+// that can give what is missing, the library downloads nothing.
+//
+// The library's callbacks hold its lock, so they only leave events; run takes
+// them out and sends. deliver sends pieces, verify hashes them.
+type exchange struct {
+	store  Store
+	layout piece.Layout
+	n      int    // pieces
+	sums   []byte // SHA-1 of the pieces, one after the other
+	steers bool   // Spec.Steer
+	log    *slog.Logger
+	node   *Node
+	lend   lending
+	speaks sync.Map // the *torrent.PeerConn that speak the extension
+
+	wake chan struct{}
+	mu   sync.Mutex
+	in   []event
+
+	// Of run alone:
+	plan    *trade.Plan
+	conns   map[trade.PeerID]*link
+	ids     map[*torrent.PeerConn]trade.PeerID
+	lastID  trade.PeerID
+	toCheck *backlog
+	fresh   []piece.Index // that the library does not know of yet
+
+	up       sync.Mutex // guards queue and open
+	open     map[trade.PeerID]*torrent.PeerConn
+	queue    *trade.Queue
+	upWake   chan struct{}
+	received counter
+	bans     bans
+}
+
+// counter counts payload bytes that came and went through the exchange.
+type counter struct {
+	mu                 sync.Mutex
+	came, useful, sent int64
+	down, up           map[*torrent.PeerConn]int64
+}
+
+// link is one peer of the exchange.
+type link struct {
+	conn    *torrent.PeerConn
+	unacked int64
+	unasked int // blocks that nobody asked for
+}
+
+// event is something that happened.
+type event struct {
+	kind  eventKind
+	conn  *torrent.PeerConn
+	msg   trade.Message
+	have  []bool
+	piece piece.Index
+	urge  piece.Urgency
+	good  bool
+}
+
+type eventKind int
+
+const (
+	joined     eventKind = iota // conn speaks the extension; good: it steers
+	left                        // conn is closed
+	hasPiece                    // conn has piece
+	hasSome                     // conn has have
+	hasAll                      // conn has everything
+	said                        // conn sent msg
+	wanted                      // piece is wanted as urge says
+	stands                      // the store has piece now, or no more: good
+	checked                     // piece was hashed: good
+	maxPending = 1 << 14
+)
+
+func newExchange(n *Node, spec Spec) (*exchange, error) {
+	length, sums, err := metainfo.Cut(spec.Info)
+	layout := piece.Layout{Total: spec.Total, Length: length}
+	if err == nil && len(sums) != layout.Count()*sha1.Size {
+		err = fmt.Errorf("%d bytes of hashes for %d pieces", len(sums), layout.Count())
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &exchange{
+		sums: sums, bans: bans{ips: make(map[string]bool)},
+		store: spec.Store, layout: layout, n: layout.Count(), steers: spec.Steer, log: n.log, node: n,
+		wake: make(chan struct{}, 1), upWake: make(chan struct{}, 1),
+		conns: make(map[trade.PeerID]*link), ids: make(map[*torrent.PeerConn]trade.PeerID),
+		toCheck: newBacklog(), queue: trade.NewQueue(layout), open: make(map[trade.PeerID]*torrent.PeerConn),
+		lend:     newLending(layout.Count()),
+		received: counter{down: make(map[*torrent.PeerConn]int64), up: make(map[*torrent.PeerConn]int64)},
+	}
+	e.plan = trade.New(trade.Config{
+		Layout: layout, Steer: spec.Steer, MaxAsked: n.unverified,
+		Start: piece.Index(rand.IntN(max(layout.Count(), 1))),
+	})
+	return e, nil
+}
+
+// post leaves an event for run. A peer that floods is cut off.
+func (e *exchange) post(ev event) {
+	e.mu.Lock()
+	full := len(e.in) >= maxPending && ev.kind == said
+	if !full {
+		e.in = append(e.in, ev)
+	}
+	e.mu.Unlock()
+	if full {
+		go ev.conn.Close() // it takes the library's lock, which our caller holds
+		return
+	}
+	signal(e.wake)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (e *exchange) events() []event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	in := e.in
+	e.in = nil
+	return in
+}
+
+// tradeTick is also how long a piece waits before others are told of it, so that
+// one message tells of several.
+const tradeTick = 50 * time.Millisecond
+
+// run handles events until ctx ends.
+func (e *exchange) run(ctx context.Context, s *Swarm) {
+	for i := range piece.Index(e.n) {
+		if e.store.Have(i) {
+			e.plan.Have(i, true)
+		}
+	}
+	tick := time.NewTicker(tradeTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.wake:
+			e.plan.Clock(time.Now())
+		case now := <-tick.C:
+			e.plan.Clock(now)
+			e.plan.Tick()
+			e.up.Lock()
+			e.queue.Tick(now)
+			e.up.Unlock()
+			signal(e.upWake)
+			e.lend.settle(s, e)
+			e.tell(s)
+		}
+		for _, ev := range e.events() {
+			e.handle(s, ev)
+		}
+		e.flush()
+	}
+}
+
+// tell makes the library look at new pieces; it tells everybody.
+func (e *exchange) tell(s *Swarm) {
+	for _, i := range e.fresh {
+		s.recheck(i)
+		s.asks.done(i)
+		s.hedge.relaxed(piece.Range{First: i, End: i + 1})
+	}
+	e.fresh = e.fresh[:0]
+}
+
+// flush sends what the plan and the acknowledgements want to go out.
+func (e *exchange) flush() {
+	for _, out := range e.plan.Take() {
+		if l := e.conns[out.To]; l != nil {
+			e.write(l.conn, out.Message)
+		}
+	}
+}
+
+func (e *exchange) write(c *torrent.PeerConn, m trade.Message) {
+	if err := c.WriteExtendedMessage(trade.Extension, m.Encode()); err != nil {
+		e.log.Debug("a message to a peer", "peer", c.RemoteAddr, "cause", err)
+	}
+}
+
+func (e *exchange) handle(s *Swarm, ev event) {
+	id := e.ids[ev.conn]
+	switch ev.kind {
+	case joined:
+		if e.bans.has(ip(ev.conn)) {
+			_ = ev.conn.Close() // it never fails
+			return
+		}
+		e.lastID++
+		id = e.lastID
+		e.ids[ev.conn], e.conns[id] = id, &link{conn: ev.conn}
+		e.up.Lock()
+		e.open[id] = ev.conn
+		e.up.Unlock()
+		e.plan.Join(id, ev.good)
+		e.lend.settle(s, e)
+	case left:
+		e.leave(id, ev.conn)
+	case hasPiece:
+		e.plan.Has(id, ev.piece)
+	case hasSome:
+		for i, has := range ev.have {
+			if has {
+				e.plan.Has(id, piece.Index(i))
+			}
+		}
+	case hasAll:
+		e.plan.HasAll(id)
+	case wanted:
+		e.lend.urge[ev.piece] = ev.urge
+		e.plan.Want(ev.piece, ev.urge)
+		e.lend.apply(s, e, ev.piece)
+	case stands:
+		e.plan.Have(ev.piece, e.store.Have(ev.piece))
+	case checked:
+		if ev.good {
+			e.fresh = append(e.fresh, ev.piece)
+		}
+		e.plan.Verified(ev.piece, ev.good)
+	case said:
+		if id != 0 {
+			e.hear(id, ev.msg)
+		}
+	}
+}
+
+func (e *exchange) leave(id trade.PeerID, c *torrent.PeerConn) {
+	e.plan.Gone(id)
+	delete(e.conns, id)
+	delete(e.ids, c)
+	e.up.Lock()
+	e.queue.Gone(id)
+	delete(e.open, id)
+	e.up.Unlock()
+	signal(e.upWake)
+	e.received.forget(c)
+}
+
+// hear handles a message of a peer.
+func (e *exchange) hear(id trade.PeerID, m trade.Message) {
+	switch m.Kind {
+	case trade.Offer:
+		e.plan.Offered(id, m.Piece)
+	case trade.Open:
+		e.plan.Opened(id)
+	case trade.Reject:
+		e.plan.Rejected(id, m.Piece)
+	case trade.Want, trade.Urgent:
+		e.up.Lock()
+		ok := e.store.Have(m.Piece) && e.queue.Add(trade.Job{To: id, Piece: m.Piece, Urgent: m.Kind == trade.Urgent}, time.Now())
+		e.up.Unlock()
+		if !ok {
+			e.write(e.conns[id].conn, trade.Message{Kind: trade.Reject, Piece: m.Piece})
+		}
+		signal(e.upWake)
+	case trade.Cancel:
+		e.up.Lock()
+		waiting := e.queue.Cancel(id, m.Piece)
+		e.up.Unlock()
+		if waiting {
+			e.write(e.conns[id].conn, trade.Message{Kind: trade.Reject, Piece: m.Piece})
+		}
+	case trade.Ack:
+		e.up.Lock()
+		e.queue.Acked(id, m.Off, time.Now())
+		e.up.Unlock()
+		signal(e.upWake)
+	case trade.Data:
+		e.take(id, m)
+	}
+}

@@ -1,0 +1,161 @@
+package swarm
+
+import (
+	"maps"
+	"net"
+
+	"github.com/anacrolix/torrent"
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"dcfs/cache/piece"
+	"dcfs/swarm/trade"
+)
+
+// exchangeOf returns the exchange that a connection belongs to, or nil.
+func (n *Node) exchangeOf(c *torrent.PeerConn) *exchange {
+	t := c.Torrent()
+	if t == nil {
+		return nil
+	}
+	e, _ := n.exchanges.Load([20]byte(t.InfoHash()))
+	found, _ := e.(*exchange)
+	return found
+}
+
+// installExchange hooks the exchanges into the library, after the other hooks.
+func (n *Node) installExchange(c *torrent.Callbacks) {
+	c.PeerConnAdded = append(c.PeerConnAdded, n.offerExtension)
+	read := c.ReadMessage
+	c.ReadMessage = func(pc *torrent.PeerConn, m *pp.Message) {
+		if read != nil {
+			read(pc, m)
+		}
+		n.readMessage(pc, m)
+	}
+	handshake := c.ReadExtendedHandshake
+	c.ReadExtendedHandshake = func(pc *torrent.PeerConn, m *pp.ExtendedHandshakeMessage) {
+		handshake(pc, m)
+		e := n.exchangeOf(pc)
+		if _, speaks := m.M[trade.Extension]; speaks && e != nil {
+			if _, again := e.speaks.LoadOrStore(pc, true); !again {
+				_, steers := m.M[trade.Steering]
+				e.post(event{kind: joined, conn: pc, good: steers})
+			}
+		}
+	}
+	closed := c.PeerConnClosed
+	c.PeerConnClosed = func(pc *torrent.PeerConn) {
+		closed(pc)
+		if e := n.exchangeOf(pc); e != nil {
+			if _, spoke := e.speaks.LoadAndDelete(pc); spoke {
+				e.post(event{kind: left, conn: pc})
+			}
+		}
+	}
+	c.PeerConnReadExtensionMessage = append(c.PeerConnReadExtensionMessage, n.readTrade)
+}
+
+// offerExtension names the extension in our handshake.
+func (n *Node) offerExtension(pc *torrent.PeerConn) {
+	own := *pc.LocalLtepProtocolMap
+	own.Index = append([]pp.ExtensionName(nil), own.Index...)
+	own.AddUserProtocol(trade.Extension)
+	if e := n.exchangeOf(pc); e != nil && e.steers {
+		own.AddUserProtocol(trade.Steering)
+	}
+	pc.LocalLtepProtocolMap = &own
+}
+
+// readMessage notes what a dcfs host says that it has. The library does not
+// learn that it may ask it for pieces: those are the exchange's to ask for.
+func (n *Node) readMessage(pc *torrent.PeerConn, m *pp.Message) {
+	if m.Keepalive || m.Type != pp.Have && m.Type != pp.Bitfield && m.Type != pp.HaveAll && m.Type != pp.Unchoke {
+		return
+	}
+	e := n.exchangeOf(pc)
+	if e == nil {
+		return
+	}
+	if _, speaks := e.speaks.Load(pc); !speaks {
+		return
+	}
+	switch m.Type {
+	case pp.Unchoke:
+		m.Keepalive = true // which the library passes over
+	case pp.Have:
+		e.post(event{kind: hasPiece, conn: pc, piece: piece.Index(m.Index)})
+	case pp.Bitfield:
+		e.post(event{kind: hasSome, conn: pc, have: m.Bitfield})
+	case pp.HaveAll:
+		e.post(event{kind: hasAll, conn: pc})
+	}
+}
+
+// readTrade passes a message of the extension on; it keeps the payload, which
+// the library makes for each message.
+func (n *Node) readTrade(ev torrent.PeerConnReadExtensionMessageEvent) {
+	if ev.ExtensionNumber == pp.HandshakeExtendedID {
+		return
+	}
+	name, builtin, err := ev.PeerConn.LocalLtepProtocolMap.LookupId(ev.ExtensionNumber)
+	if err != nil || builtin || name != trade.Extension {
+		return
+	}
+	e := n.exchangeOf(ev.PeerConn)
+	if e == nil {
+		return
+	}
+	m, err := trade.Decode(ev.Payload, e.n)
+	if err != nil {
+		n.log.Debug("closing the connection", "peer", ev.PeerConn.RemoteAddr, "cause", err)
+		go ev.PeerConn.Close() // it takes the library's lock, which is held here
+		return
+	}
+	e.post(event{kind: said, conn: ev.PeerConn, msg: m})
+}
+
+func ip(c *torrent.PeerConn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr.String())
+	if err != nil {
+		return c.RemoteAddr.String()
+	}
+	return host
+}
+
+func (c *counter) receivedFrom(pc *torrent.PeerConn, n int64, useful bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.came += n
+	if useful {
+		c.useful += n
+		c.down[pc] += n
+	}
+}
+
+func (c *counter) sentTo(pc *torrent.PeerConn, n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent += n
+	c.up[pc] += n
+}
+
+func (c *counter) forget(pc *torrent.PeerConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.down, pc)
+	delete(c.up, pc)
+}
+
+// totals returns what came, what of it was new, and what was sent.
+func (c *counter) totals() (came, useful, sent int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.came, c.useful, c.sent
+}
+
+// byPeer returns what came from and went to each connection.
+func (c *counter) byPeer() (down, up map[*torrent.PeerConn]int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.down), maps.Clone(c.up)
+}

@@ -1,0 +1,270 @@
+package trade
+
+import (
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+// Join adds a peer that has nothing yet. One that steers has everything and is
+// asked only for what it offers, until it says that it is open.
+func (p *Plan) Join(id PeerID, steers bool) {
+	if p.peers[id] != nil {
+		return
+	}
+	n := p.cfg.Layout.Count()
+	p.peers[id] = &peer{
+		id: id, has: newSet(n), offered: newSet(n), closed: steers,
+		asked: make(map[piece.Index]*ask), heard: p.now, since: p.now,
+	}
+	if p.steer != nil {
+		p.steer.joined(p, id)
+	}
+}
+
+// Knows says whether there is such a peer.
+func (p *Plan) Knows(id PeerID) bool { return p.peers[id] != nil }
+
+// Peers is how many peers there are.
+func (p *Plan) Peers() int { return len(p.peers) }
+
+// Gone removes a peer; what was asked of it is needed again.
+func (p *Plan) Gone(id PeerID) {
+	q := p.peers[id]
+	if q == nil {
+		return
+	}
+	delete(p.peers, id)
+	for i := range q.has.both(q.has, 0) {
+		p.copies[i]--
+	}
+	for i := range q.asked {
+		p.forget(i)
+	}
+	if p.steer != nil {
+		p.steer.gone(p, q)
+	}
+	p.Fill()
+}
+
+// Has says that a peer has piece i.
+func (p *Plan) Has(id PeerID, i piece.Index) {
+	q := p.peers[id]
+	if q == nil || i < 0 || int(i) >= len(p.urge) || q.has.has(i) {
+		return
+	}
+	q.has.add(i)
+	q.count++
+	p.copies[i]++
+	if p.steer != nil {
+		p.steer.spread(p, q, i)
+	}
+	p.fill(q)
+}
+
+// HasAll says that a peer has every piece.
+func (p *Plan) HasAll(id PeerID) {
+	for i := range p.urge {
+		p.Has(id, piece.Index(i))
+	}
+}
+
+// Offered says that a peer which steers would have us fetch piece i from it.
+func (p *Plan) Offered(id PeerID, i piece.Index) {
+	q := p.peers[id]
+	if q == nil {
+		return
+	}
+	if p.have.has(i) || p.urge[i] == piece.None {
+		p.send(id, Reject, i)
+		return
+	}
+	q.offered.add(i)
+	p.fill(q)
+}
+
+// Opened says that a peer may be asked for anything that it has.
+func (p *Plan) Opened(id PeerID) {
+	if q := p.peers[id]; q != nil {
+		q.closed = false
+		p.fill(q)
+	}
+}
+
+// Fill asks every peer for what it can give, up to its window.
+func (p *Plan) Fill() {
+	for i := range p.urgent {
+		p.fillUrgent(i)
+	}
+	for _, q := range p.peers {
+		p.fill(q)
+	}
+}
+
+// fillUrgent asks the peer with the least to do for us for a piece that
+// somebody reads, whatever else was asked of it.
+func (p *Plan) fillUrgent(i piece.Index) {
+	var best *peer
+	for _, q := range p.peers {
+		if q.has.has(i) && (best == nil || q.closed != best.closed && best.closed || q.closed == best.closed && q.bytes < best.bytes) {
+			best = q
+		}
+	}
+	if best != nil {
+		p.ask(best, i)
+	}
+}
+
+func (p *Plan) window(q *peer) int64 {
+	w := max(minWindow, 2*p.cfg.Layout.Length, int64(q.rate*windowTime.Seconds()))
+	return min(w, max(maxWindow, 2*p.cfg.Layout.Length))
+}
+
+// calm makes room on this host's link for somebody who reads: what waits at
+// peers and is not urgent is taken back, and little is asked for a while.
+func (p *Plan) calm() {
+	reading := p.reading()
+	p.read = p.now
+	if reading {
+		return
+	}
+	for i, a := range p.asked {
+		if a.got == 0 && !a.hashing && a.canceled.IsZero() && p.urge[i] < piece.Window {
+			a.canceled = p.now
+			p.send(a.of.id, Cancel, i)
+		}
+	}
+}
+
+func (p *Plan) reading() bool { return p.now.Sub(p.read) < readLinger }
+
+// budget is how much may be asked for in all before a piece of this urgency.
+func (p *Plan) budget(u piece.Urgency) int64 {
+	if !p.reading() {
+		return p.cfg.MaxAsked
+	}
+	least := p.cfg.Layout.Length
+	if u >= piece.Window {
+		least = max(least, windowBytes)
+	}
+	rate := 0.0
+	for _, q := range p.peers {
+		rate += q.rate
+	}
+	return min(p.cfg.MaxAsked, max(least, int64(rate*readTime.Seconds())))
+}
+
+// fill asks one peer for what it can give, up to its window.
+func (p *Plan) fill(q *peer) {
+	if p.peers[q.id] != q || q.bytes >= p.window(q) {
+		return
+	}
+	for q.bytes < p.window(q) && (p.bytes < p.cfg.MaxAsked || p.bytes == 0) {
+		i, ok := p.choose(q)
+		if !ok || p.bytes > 0 && p.bytes >= p.budget(p.urge[i]) {
+			return
+		}
+		p.ask(q, i)
+	}
+}
+
+func (p *Plan) ask(q *peer, i piece.Index) {
+	size := p.cfg.Layout.Size(i)
+	a := &ask{of: q, since: p.now}
+	p.asked[i], q.asked[i] = a, a
+	q.bytes += size
+	p.bytes += size
+	kind := Want
+	if p.urge[i] == piece.Demand {
+		kind = Urgent
+	}
+	q.offered.remove(i)
+	p.renew(i)
+	p.send(q.id, kind, i)
+}
+
+// choose picks what to ask of a peer: what is wanted most, then what fewest
+// have, then what comes next from where this host begins.
+func (p *Plan) choose(q *peer) (best piece.Index, ok bool) {
+	from := q.has
+	if q.closed {
+		from = q.offered
+	}
+	seen := 0
+	for i := range p.need.both(from, p.cfg.Start) {
+		if !ok || p.urge[i] > p.urge[best] || p.urge[i] == p.urge[best] && p.copies[i] < p.copies[best] {
+			best, ok = i, true
+		}
+		if seen++; seen == maxScan {
+			break
+		}
+	}
+	return best, ok
+}
+
+// Tick looks after what takes long; call it some twenty times a second.
+func (p *Plan) Tick() {
+	for i, a := range p.asked {
+		p.expire(i, a)
+	}
+	for _, q := range p.peers {
+		p.fill(q)
+		if q.bytes == 0 && !q.closed && p.bytes < p.cfg.MaxAsked {
+			p.steal(q)
+		}
+	}
+	if p.steer != nil {
+		p.steer.tick(p)
+	}
+}
+
+// expire gives up a piece that does not come: a Cancel was not answered, or the
+// peer is silent. That one is not asked for it again, if there is another.
+func (p *Plan) expire(i piece.Index, a *ask) {
+	if a.hashing {
+		return
+	}
+	unanswered := !a.canceled.IsZero() && a.got == 0 && p.now.Sub(a.canceled) > cancelTimeout
+	silent := p.now.Sub(maxTime(a.of.heard, a.since)) > dataTimeout
+	if !unanswered && !silent {
+		return
+	}
+	q := a.of
+	p.forget(i)
+	if silent {
+		p.send(q.id, Cancel, i)
+		q.heard = p.now // for another attempt
+		if p.copies[i] > 1 && q.has.has(i) {
+			q.has.remove(i)
+			q.count--
+			p.copies[i]--
+		}
+	}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// steal takes a piece back that waits at a busy peer and that an idle one has,
+// too. The busy one answers a Cancel only if it has not begun: so nothing comes
+// twice.
+func (p *Plan) steal(idle *peer) {
+	var oldest piece.Index
+	var found *ask
+	for i, a := range p.asked {
+		if a.hashing || !a.canceled.IsZero() || a.got > 0 || a.of == idle || !idle.has.has(i) || p.now.Sub(a.since) < stealAfter {
+			continue
+		}
+		if found == nil || a.since.Before(found.since) {
+			oldest, found = i, a
+		}
+	}
+	if found != nil {
+		found.canceled = p.now
+		p.send(found.of.id, Cancel, oldest)
+	}
+}

@@ -1,0 +1,258 @@
+package trade
+
+import (
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+// PeerID names a connection.
+type PeerID uint64
+
+// Send is a message that a plan wants to go out.
+type Send struct {
+	To PeerID
+	Message
+}
+
+// Config describes the release and this host's part.
+type Config struct {
+	Layout   piece.Layout
+	Steer    bool        // this host has everything, and is where it all comes from
+	Start    piece.Index // where this host begins among pieces that are equally rare
+	MaxAsked int64       // bytes that may be asked for and not verified
+}
+
+const (
+	minWindow     = 512 << 10 // bytes asked of a peer at a time, at least two pieces
+	maxWindow     = 16 << 20
+	windowTime    = 200 * time.Millisecond // of the rate at which a peer sends
+	rateEvery     = 100 * time.Millisecond
+	stealAfter    = 250 * time.Millisecond // a piece that waits may be asked of an idle peer
+	cancelTimeout = 5 * time.Second
+	dataTimeout   = 20 * time.Second       // no byte of a piece came, from a peer that sends others
+	readLinger    = 500 * time.Millisecond // after a demand
+	readTime      = 40 * time.Millisecond  // of what all peers send is asked meanwhile
+	windowBytes   = 512 << 10              // asked ahead of a reader, at least
+	maxScan       = 1024                   // pieces looked at to choose one
+)
+
+// Plan is what one host asks of others in one swarm.
+type Plan struct {
+	cfg    Config
+	now    time.Time
+	out    []Send
+	urge   []piece.Urgency
+	have   set
+	need   set // wanted, not here, asked of nobody, not lent
+	lent   set // left to somebody else to fetch
+	copies []int32
+	urgent map[piece.Index]bool // needed pieces that somebody reads
+	asked  map[piece.Index]*ask
+	bytes  int64 // of all asked, until they are verified
+	peers  map[PeerID]*peer
+	read   time.Time // when a piece was demanded last
+	steer  *steering
+}
+
+// ask is a piece that was asked for.
+type ask struct {
+	of       *peer
+	since    time.Time
+	got      int64     // bytes
+	canceled time.Time // when it was taken back; zero if it was not
+	hashing  bool
+}
+
+// peer is what is known of another host.
+type peer struct {
+	id      PeerID
+	has     set
+	count   int
+	offered set
+	closed  bool // it steers: only what it offers may be asked
+	asked   map[piece.Index]*ask
+	bytes   int64 // asked and not received
+
+	heard time.Time // when data came last
+	since time.Time
+	fresh int64   // bytes since then
+	rate  float64 // bytes a second
+}
+
+// New returns the plan of a host that has nothing and wants nothing.
+func New(cfg Config) *Plan {
+	n := cfg.Layout.Count()
+	p := &Plan{
+		cfg: cfg, urge: make([]piece.Urgency, n), have: newSet(n), need: newSet(n), lent: newSet(n),
+		copies: make([]int32, n), urgent: make(map[piece.Index]bool),
+		asked: make(map[piece.Index]*ask), peers: make(map[PeerID]*peer),
+	}
+	if cfg.Steer {
+		p.steer = newSteering(n)
+	}
+	return p
+}
+
+// Take returns what is to be sent, and forgets it.
+func (p *Plan) Take() []Send {
+	out := p.out
+	p.out = nil
+	return out
+}
+
+func (p *Plan) send(to PeerID, k Kind, i piece.Index) {
+	p.out = append(p.out, Send{to, Message{Kind: k, Piece: i}})
+}
+
+// Clock tells the plan what time it is; it comes before other events.
+func (p *Plan) Clock(now time.Time) { p.now = now }
+
+// Want says how urgently piece i is wanted; None: not at all.
+func (p *Plan) Want(i piece.Index, u piece.Urgency) {
+	p.urge[i] = u
+	if u == piece.Demand {
+		p.calm()
+	}
+	a := p.asked[i]
+	if u == piece.Demand && a != nil && !a.hashing && a.got == 0 {
+		p.send(a.of.id, Urgent, i)
+	}
+	p.renew(i)
+	if p.urgent[i] {
+		p.fillUrgent(i)
+	}
+}
+
+// renew puts piece i among the needed ones, or takes it out.
+func (p *Plan) renew(i piece.Index) {
+	needed := !p.have.has(i) && p.asked[i] == nil && p.urge[i] > piece.None && !p.lent.has(i)
+	if !needed {
+		p.need.remove(i)
+		delete(p.urgent, i)
+		return
+	}
+	p.need.add(i)
+	if p.urge[i] == piece.Demand {
+		p.urgent[i] = true
+	} else {
+		delete(p.urgent, i)
+	}
+}
+
+// Lend leaves piece i to somebody else, or takes it back.
+func (p *Plan) Lend(i piece.Index, lent bool) {
+	if lent {
+		p.lent.add(i)
+	} else {
+		p.lent.remove(i)
+	}
+	p.renew(i)
+}
+
+// Asked says whether piece i was asked of a peer.
+func (p *Plan) Asked(i piece.Index) bool { return p.asked[i] != nil }
+
+// Copies is how many peers have piece i.
+func (p *Plan) Copies(i piece.Index) int { return int(p.copies[i]) }
+
+// Have says that piece i is here, or is not any more.
+func (p *Plan) Have(i piece.Index, here bool) {
+	if a := p.asked[i]; a != nil {
+		if here && a.got == 0 && !a.hashing {
+			p.send(a.of.id, Cancel, i) // it came from elsewhere
+		}
+		p.forget(i)
+	}
+	if here {
+		p.have.add(i)
+	} else {
+		p.have.remove(i)
+	}
+	p.renew(i)
+}
+
+// forget ends an ask.
+func (p *Plan) forget(i piece.Index) {
+	a := p.asked[i]
+	if a == nil {
+		return
+	}
+	size := p.cfg.Layout.Size(i)
+	p.bytes -= size
+	if !a.hashing {
+		a.of.bytes -= size - a.got
+		delete(a.of.asked, i)
+	}
+	delete(p.asked, i)
+	p.renew(i)
+}
+
+// Received takes note of a block of piece i and says whether it was asked for,
+// and whether the piece is whole with it. Blocks come in order.
+func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole bool) {
+	a := p.asked[i]
+	q := p.peers[from]
+	if a == nil || q == nil || a.of != q || a.hashing || off != a.got || n > p.cfg.Layout.Size(i)-off {
+		return false, false
+	}
+	a.got += n
+	q.bytes -= n
+	q.heard = p.now
+	q.measure(n, p.now)
+	if a.got < p.cfg.Layout.Size(i) {
+		return true, false
+	}
+	a.hashing = true
+	delete(q.asked, i)
+	p.fill(q)
+	return true, true
+}
+
+func (q *peer) measure(n int64, now time.Time) {
+	q.fresh += n
+	span := now.Sub(q.since)
+	if span < rateEvery {
+		return
+	}
+	if span < time.Second {
+		q.rate += 0.3 * (float64(q.fresh)/span.Seconds() - q.rate)
+	}
+	q.since, q.fresh = now, 0
+}
+
+// Verified says how the hash of a whole piece was.
+func (p *Plan) Verified(i piece.Index, good bool) {
+	p.forget(i)
+	if good {
+		p.Have(i, true)
+	}
+	p.Fill()
+}
+
+// Rejected says that a peer does not send a piece, or does not want an offer.
+func (p *Plan) Rejected(from PeerID, i piece.Index) {
+	q := p.peers[from]
+	if q == nil {
+		return
+	}
+	if p.steer != nil {
+		p.steer.declined(p, from, i)
+	}
+	if a := p.asked[i]; a != nil && a.of == q && !a.hashing {
+		canceled := !a.canceled.IsZero()
+		p.forget(i)
+		if canceled && q.closed {
+			q.offered.add(i) // the offer stands
+			p.Fill()
+			return
+		}
+		if !canceled && q.has.has(i) { // it does not have what it said
+			q.has.remove(i)
+			q.count--
+			p.copies[i]--
+		}
+		q.offered.remove(i)
+		p.Fill()
+	}
+}

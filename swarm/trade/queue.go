@@ -1,0 +1,263 @@
+package trade
+
+import (
+	"slices"
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+const (
+	maxQueued    = 1024 // pieces that one peer may wait for
+	flightTime   = 250 * time.Millisecond
+	urgentFlight = 60 * time.Millisecond
+	urgentLinger = 500 * time.Millisecond
+	minFlight    = 256 << 10
+	minEach      = BlockLength + 1 // two blocks
+	maxFlight    = 8 << 20
+	firstFlight  = 512 << 10
+	flightEvery  = 300 * time.Millisecond
+	bestOf       = 16 // measurements, of which the fastest counts
+)
+
+// slots is how many pieces are under way at once. What is sent to everybody at
+// the same time comes late to all; one alone cannot fill the link while its
+// receiver is busy.
+const slots = 8
+
+// silence is after how long a peer that acknowledges nothing holds up no other.
+const silence = 2 * time.Second
+
+// Queue is what one host has to send.
+type Queue struct {
+	layout  piece.Layout
+	waiting []Job
+	active  []*Block // pieces under way, the one whose turn it is first
+	flight  map[PeerID]*flight
+	total   int64 // bytes under way, but to peers that fell silent
+	limit   int64
+	urgent  time.Time // when something urgent was asked last
+
+	since time.Time
+	acked int64           // bytes since then
+	rates [bestOf]float64 // bytes a second, the newest at next-1
+	next  int
+}
+
+// flight is what is under way to one peer.
+type flight struct {
+	bytes  int64     // sent and not acknowledged
+	since  time.Time // of the last sign of life
+	silent bool
+}
+
+// Job is a piece for a peer.
+type Job struct {
+	To     PeerID
+	Piece  piece.Index
+	Urgent bool
+}
+
+// Block is the next part of a piece that is under way.
+type Block struct {
+	Job
+	Off, Len int64
+}
+
+// NewQueue returns an empty queue.
+func NewQueue(layout piece.Layout) *Queue {
+	return &Queue{layout: layout, flight: make(map[PeerID]*flight), limit: firstFlight}
+}
+
+// Add queues a piece; it returns false when a peer waits for too many.
+func (q *Queue) Add(j Job, now time.Time) bool {
+	if j.Urgent {
+		q.urgent = now
+	}
+	same := func(w Job) bool { return w.To == j.To && w.Piece == j.Piece }
+	for _, b := range q.active {
+		if same(b.Job) {
+			b.Urgent = b.Urgent || j.Urgent
+			return true
+		}
+	}
+	n := 0
+	for k, w := range q.waiting {
+		if same(w) {
+			q.waiting[k].Urgent = w.Urgent || j.Urgent
+			return true
+		}
+		if w.To == j.To {
+			n++
+		}
+	}
+	if n >= maxQueued {
+		return false
+	}
+	q.waiting = append(q.waiting, j)
+	return true
+}
+
+// Cancel takes a piece out and says whether it was still waiting.
+func (q *Queue) Cancel(to PeerID, i piece.Index) bool {
+	_, ok := q.take(func(w Job) bool { return w.To == to && w.Piece == i })
+	return ok
+}
+
+// Gone forgets a peer.
+func (q *Queue) Gone(id PeerID) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(w Job) bool { return w.To == id })
+	q.active = slices.DeleteFunc(q.active, func(b *Block) bool { return b.To == id })
+	if f := q.flight[id]; f != nil && !f.silent {
+		q.total -= f.bytes
+	}
+	delete(q.flight, id)
+}
+
+// Drop gives up a piece that is under way.
+func (q *Queue) Drop(j Job) {
+	q.active = slices.DeleteFunc(q.active, func(b *Block) bool { return b.To == j.To && b.Piece == j.Piece })
+}
+
+// Next returns the block to send next, and counts it as sent: of an urgent
+// piece, else of those under way in turn, else of the piece that waits longest
+// and whose peer takes what it is sent.
+func (q *Queue) Next(now time.Time) (Block, bool) {
+	if j, ok := q.take(func(w Job) bool { return w.Urgent && q.room(w.To, q.limit) }); ok {
+		q.active = slices.Insert(q.active, 0, &Block{Job: j})
+	}
+	for k, b := range q.active {
+		if b.Urgent && q.room(b.To, q.limit) {
+			return q.advance(k, now), true
+		}
+	}
+	if q.total >= q.limit {
+		return Block{}, false
+	}
+	each := q.each()
+	if len(q.active) < slots {
+		if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) && !q.busy(w.To) }); ok {
+			q.active = append(q.active, &Block{Job: j})
+		} else if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) }); ok && len(q.active) == 0 {
+			q.active = append(q.active, &Block{Job: j})
+		} else if ok {
+			q.waiting = slices.Insert(q.waiting, 0, j)
+		}
+	}
+	for k, b := range q.active {
+		if q.room(b.To, each) {
+			return q.advance(k, now), true
+		}
+	}
+	return Block{}, false
+}
+
+// busy says whether a piece is under way to a peer.
+func (q *Queue) busy(id PeerID) bool {
+	return slices.ContainsFunc(q.active, func(b *Block) bool { return b.To == id })
+}
+
+// advance takes the next block of a piece under way, whose next turn comes
+// after the others'.
+func (q *Queue) advance(k int, now time.Time) Block {
+	b := q.active[k]
+	b.Len = min(BlockLength, q.layout.Size(b.Piece)-b.Off)
+	out := *b
+	b.Off += b.Len
+	q.active = slices.Delete(q.active, k, k+1)
+	if b.Off < q.layout.Size(b.Piece) {
+		q.active = append(q.active, b)
+	}
+	f := q.flight[b.To]
+	if f == nil {
+		f = new(flight)
+		q.flight[b.To] = f
+	}
+	if f.bytes == 0 {
+		f.since = now
+	}
+	f.bytes += out.Len
+	if !f.silent {
+		q.total += out.Len
+	}
+	return out
+}
+
+func (q *Queue) take(ok func(Job) bool) (Job, bool) {
+	k := slices.IndexFunc(q.waiting, ok)
+	if k < 0 {
+		return Job{}, false
+	}
+	j := q.waiting[k]
+	q.waiting = slices.Delete(q.waiting, k, k+1)
+	return j, true
+}
+
+// each is how much may be under way to one peer: bursts that meet at a
+// receiver's link are lost there. It is enough for the next block to be on its
+// way while the one before is acknowledged.
+func (q *Queue) each() int64 {
+	part := max(q.limit/slots, minEach)
+	var first PeerID
+	for _, b := range q.active {
+		if first != 0 && b.To != first {
+			return part
+		}
+		first = b.To
+	}
+	for _, w := range q.waiting {
+		if first != 0 && w.To != first {
+			return part
+		}
+		first = w.To
+	}
+	return q.limit
+}
+
+// room says whether a peer can be sent more.
+func (q *Queue) room(id PeerID, most int64) bool {
+	f := q.flight[id]
+	return f == nil || !f.silent && f.bytes < most
+}
+
+// Tick finds the peers that fell silent.
+func (q *Queue) Tick(now time.Time) {
+	for _, f := range q.flight {
+		if f.bytes > 0 && !f.silent && now.Sub(f.since) > silence {
+			f.silent = true
+			q.total -= f.bytes
+		}
+	}
+}
+
+// Acked takes note of bytes that came, and adapts how much is under way: about
+// what is sent in a short time, so that what is urgent comes soon.
+func (q *Queue) Acked(from PeerID, n int64, now time.Time) {
+	f := q.flight[from]
+	if f == nil || n <= 0 {
+		return
+	}
+	if f.silent {
+		f.silent = false
+		q.total += f.bytes
+	}
+	n = min(n, f.bytes)
+	f.bytes -= n
+	f.since = now
+	q.total -= n
+	q.acked += n
+	span := now.Sub(q.since)
+	if span < flightEvery {
+		return
+	}
+	if span < 2*flightEvery {
+		q.rates[q.next] = float64(q.acked) / span.Seconds()
+		q.next = (q.next + 1) % bestOf
+		want := flightTime
+		if now.Sub(q.urgent) < urgentLinger {
+			want = urgentFlight
+		}
+		q.limit = min(max(int64(slices.Max(q.rates[:])*want.Seconds()), minFlight), maxFlight)
+	}
+	q.since, q.acked = now, 0
+}

@@ -1,0 +1,256 @@
+package trade
+
+import (
+	"testing"
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+// network is hosts without a network: messages arrive after a tick, and each
+// host sends so many blocks in a tick. It drives plans and queues alone.
+type network struct {
+	t      *testing.T
+	layout piece.Layout
+	now    time.Time
+	hosts  []*simHost
+	post   []letter // arrives in the next tick
+}
+
+type letter struct {
+	from, to int
+	m        Message
+	have     bool
+}
+
+type simHost struct {
+	plan  *Plan
+	queue *Queue
+	have  map[piece.Index]bool
+	rate  int // blocks a tick
+	came  map[piece.Index]int64
+	sent  int64
+	twice int // blocks that nobody asked for
+	dead  bool
+}
+
+const simTick = 20 * time.Millisecond
+
+// newNetwork makes a seeder that steers, host 0, and n that have nothing. A
+// host is known to others by its number plus one.
+func newNetwork(t *testing.T, n, pieces int) *network {
+	w := &network{t: t, layout: piece.Layout{Total: int64(pieces)*(64<<10) - 5, Length: 64 << 10}, now: time.Unix(1e9, 0)}
+	for k := range n + 1 {
+		h := &simHost{
+			plan:  New(Config{Layout: w.layout, Steer: k == 0, MaxAsked: 16 << 20, Start: piece.Index(k * 7 % pieces)}),
+			queue: NewQueue(w.layout), have: map[piece.Index]bool{}, rate: 4, came: map[piece.Index]int64{},
+		}
+		h.plan.Clock(w.now)
+		w.hosts = append(w.hosts, h)
+		for i := range piece.Index(pieces) {
+			h.plan.Want(i, piece.Background)
+			if k == 0 {
+				h.have[i] = true
+				h.plan.Have(i, true)
+			}
+		}
+	}
+	for a := range w.hosts {
+		for b := range w.hosts {
+			if a != b {
+				w.hosts[a].plan.Join(PeerID(b+1), b == 0)
+			}
+		}
+		if a > 0 {
+			w.hosts[a].plan.HasAll(1)
+		}
+	}
+	return w
+}
+
+// tick moves everything on.
+func (w *network) tick() {
+	w.now = w.now.Add(simTick)
+	post := w.post
+	w.post = nil
+	for _, l := range post {
+		if h := w.hosts[l.to]; !h.dead && !w.hosts[l.from].dead {
+			h.plan.Clock(w.now)
+			w.deliver(l, h)
+		}
+	}
+	for k, h := range w.hosts {
+		if h.dead {
+			continue
+		}
+		h.plan.Clock(w.now)
+		h.plan.Tick()
+		h.queue.Tick(w.now)
+		for range h.rate {
+			b, ok := h.queue.Next(w.now)
+			if !ok {
+				break
+			}
+			h.sent += b.Len
+			w.post = append(w.post, letter{k, int(b.To) - 1, Message{Kind: Data, Piece: b.Piece, Off: b.Off, Data: make([]byte, b.Len)}, false})
+		}
+		w.mail(k)
+	}
+}
+
+func (w *network) mail(k int) {
+	for _, s := range w.hosts[k].plan.Take() {
+		w.post = append(w.post, letter{k, int(s.To) - 1, s.Message, false})
+	}
+}
+
+func (w *network) deliver(l letter, h *simHost) {
+	from := PeerID(l.from + 1)
+	switch {
+	case l.have:
+		h.plan.Has(from, l.m.Piece)
+	case l.m.Kind == Offer:
+		h.plan.Offered(from, l.m.Piece)
+	case l.m.Kind == Open:
+		h.plan.Opened(from)
+	case l.m.Kind == Want || l.m.Kind == Urgent:
+		if !h.have[l.m.Piece] {
+			w.t.Fatalf("host %d is asked for piece %d, which it does not have", l.to, l.m.Piece)
+		}
+		h.queue.Add(Job{from, l.m.Piece, l.m.Kind == Urgent}, w.now)
+	case l.m.Kind == Cancel:
+		if h.queue.Cancel(from, l.m.Piece) {
+			w.post = append(w.post, letter{l.to, l.from, Message{Kind: Reject, Piece: l.m.Piece}, false})
+		}
+	case l.m.Kind == Reject:
+		h.plan.Rejected(from, l.m.Piece)
+	case l.m.Kind == Ack:
+		h.queue.Acked(from, l.m.Off, w.now)
+	case l.m.Kind == Data:
+		w.receive(l, h)
+	}
+	w.mail(l.to)
+}
+
+func (w *network) receive(l letter, h *simHost) {
+	n := int64(len(l.m.Data))
+	w.post = append(w.post, letter{l.to, l.from, Message{Kind: Ack, Off: n}, false})
+	wanted, whole := h.plan.Received(PeerID(l.from+1), l.m.Piece, l.m.Off, n)
+	if !wanted {
+		h.twice++
+	}
+	if whole {
+		h.have[l.m.Piece] = true
+		h.plan.Verified(l.m.Piece, true)
+		for k := range w.hosts {
+			if k != l.to {
+				w.post = append(w.post, letter{l.to, k, Message{Piece: l.m.Piece}, true})
+			}
+		}
+	}
+}
+
+// kill takes a host away.
+func (w *network) kill(k int) {
+	w.hosts[k].dead = true
+	for _, h := range w.hosts {
+		h.plan.Gone(PeerID(k + 1))
+		h.queue.Gone(PeerID(k + 1))
+	}
+}
+
+// finish runs until all live hosts have everything, and returns the ticks.
+func (w *network) finish(most int) int {
+	w.t.Helper()
+	for n := range most {
+		done := true
+		for _, h := range w.hosts {
+			done = done && (h.dead || len(h.have) == w.layout.Count())
+		}
+		if done {
+			return n
+		}
+		w.tick()
+	}
+	for k, h := range w.hosts {
+		w.t.Logf("host %d has %d of %d pieces, asked %d, dead %v", k, len(h.have), w.layout.Count(), len(h.plan.asked), h.dead)
+	}
+	w.t.Fatalf("not finished after %d ticks", most)
+	return 0
+}
+
+// The seeder sends little more than one copy, nothing comes twice, and the time
+// is near to that in which the seeder can send one copy.
+func TestOneCopyIsEnough(t *testing.T) {
+	const hosts, pieces = 12, 400
+	w := newNetwork(t, hosts, pieces)
+	least := pieces * 2 / w.hosts[0].rate // two blocks to a piece
+	ticks := w.finish(3 * least)
+	t.Logf("%d ticks, %d at least; the seeder sent %.3f copies", ticks, least, float64(w.hosts[0].sent)/float64(w.layout.Total))
+	if ticks > least*13/10 {
+		t.Errorf("it took %d ticks, and %d are enough for one copy", ticks, least)
+	}
+	if w.hosts[0].sent > w.layout.Total*115/100 {
+		t.Errorf("the seeder sent %d bytes of %d", w.hosts[0].sent, w.layout.Total)
+	}
+	for k, h := range w.hosts {
+		if h.twice > 0 {
+			t.Errorf("host %d got %d blocks that it did not wait for", k, h.twice)
+		}
+	}
+}
+
+// What a host had that nobody else has is offered again when it dies.
+func TestDeadHostsPiecesComeAgain(t *testing.T) {
+	w := newNetwork(t, 5, 200)
+	for range 20 {
+		w.tick()
+	}
+	w.kill(2)
+	for range 20 {
+		w.tick()
+	}
+	w.kill(4)
+	w.finish(2000)
+}
+
+// The seeder may die when everything is out.
+func TestSeederDiesWhenAllIsOut(t *testing.T) {
+	w := newNetwork(t, 6, 200)
+	for w.hosts[0].plan.steer.left > 0 {
+		w.tick()
+	}
+	w.kill(0)
+	w.finish(2000)
+}
+
+// A host with a slow link neither holds the others up nor stays behind.
+func TestSlowHost(t *testing.T) {
+	w := newNetwork(t, 6, 200)
+	w.hosts[3].rate = 1
+	w.finish(400)
+}
+
+// A piece that somebody reads comes before all others, from a seeder that did
+// not offer it.
+func TestDemandComesFirst(t *testing.T) {
+	w := newNetwork(t, 4, 400)
+	for range 10 {
+		w.tick()
+	}
+	h := w.hosts[1]
+	var wanted piece.Index
+	for i := range piece.Index(400) {
+		if !h.have[i] && h.plan.copies[i] == 1 {
+			wanted = i // the last that only the seeder has
+		}
+	}
+	h.plan.Want(wanted, piece.Demand)
+	w.mail(1)
+	for n := 0; !h.have[wanted]; n++ {
+		if n == 12 {
+			t.Fatalf("piece %d did not come in %d ticks", wanted, n)
+		}
+		w.tick()
+	}
+}

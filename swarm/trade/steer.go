@@ -1,0 +1,163 @@
+package trade
+
+import (
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+// steering is how a seeder from which everything comes spreads its pieces: each
+// is offered to one host first, the next to the host with the fewest offers
+// outstanding, in the order of the payload, so that its link carries every byte
+// once. When everything is out, it serves like any other.
+type steering struct {
+	out    set // some peer has, or had, it
+	left   int // pieces that are not out
+	next   piece.Index
+	offers map[piece.Index]offer
+	open   map[PeerID]*account
+	told   bool // that everything is out
+}
+
+type offer struct {
+	to    PeerID
+	since time.Time
+}
+
+// account is what one peer was offered.
+type account struct {
+	open  int // offers outstanding
+	taken int // offers fulfilled since the last tick
+	most  int // how many may be outstanding
+}
+
+const (
+	offerTimeout = 30 * time.Second
+	offerLeast   = 2
+	offerTicks   = 4 // offers of so many ticks are outstanding, at the speed of a peer
+)
+
+func newSteering(n int) *steering {
+	return &steering{out: newSet(n), left: n, offers: make(map[piece.Index]offer), open: make(map[PeerID]*account)}
+}
+
+func (s *steering) joined(p *Plan, id PeerID) {
+	s.open[id] = &account{most: offerLeast}
+	if s.told {
+		p.send(id, Open, 0)
+	}
+}
+
+// gone takes back what was offered to a peer, and what only it had. A peer that
+// had everything left because it needs nobody: it is not counted as a loss.
+func (s *steering) gone(p *Plan, q *peer) {
+	delete(s.open, q.id)
+	for i, o := range s.offers {
+		if o.to == q.id {
+			delete(s.offers, i)
+		}
+	}
+	if q.count == p.cfg.Layout.Count() {
+		return
+	}
+	for i := range q.has.both(s.out, 0) {
+		if p.copies[i] == 0 {
+			s.out.remove(i)
+			s.left++
+		}
+	}
+}
+
+// spread notes that a peer has a piece.
+func (s *steering) spread(p *Plan, q *peer, i piece.Index) {
+	if o, ok := s.offers[i]; ok && o.to == q.id {
+		s.withdraw(i)
+		s.open[q.id].taken++
+	}
+	if !s.out.has(i) {
+		s.out.add(i)
+		s.left--
+	}
+	s.offer(p)
+}
+
+func (s *steering) withdraw(i piece.Index) {
+	o := s.offers[i]
+	delete(s.offers, i)
+	if a := s.open[o.to]; a != nil && a.open > 0 {
+		a.open--
+	}
+}
+
+func (s *steering) declined(p *Plan, from PeerID, i piece.Index) {
+	if o, ok := s.offers[i]; ok && o.to == from {
+		s.withdraw(i)
+		s.open[from].most = offerLeast // it wants little
+		s.offer(p)
+	}
+}
+
+// offer hands out offers while there are peers with few.
+func (s *steering) offer(p *Plan) {
+	if s.left == 0 && !s.told {
+		s.told = true
+		for id := range s.open {
+			p.send(id, Open, 0)
+		}
+	}
+	if s.left == 0 || len(s.open) == 0 {
+		return
+	}
+	for {
+		id, a := s.idlest()
+		if a.open >= a.most {
+			return
+		}
+		i, ok := s.pick(p)
+		if !ok {
+			return
+		}
+		s.offers[i] = offer{id, p.now}
+		a.open++
+		p.send(id, Offer, i)
+	}
+}
+
+// tick adapts how many offers are outstanding to how fast they are taken.
+func (s *steering) tick(p *Plan) {
+	for _, a := range s.open {
+		a.most, a.taken = max(offerLeast, a.most-1, offerTicks*a.taken), 0
+	}
+	s.offer(p)
+}
+
+// idlest returns the peer that may be offered most.
+func (s *steering) idlest() (best PeerID, of *account) {
+	for id, a := range s.open {
+		if of == nil || a.open-a.most < of.open-of.most || a.open-a.most == of.open-of.most && id < best {
+			best, of = id, a
+		}
+	}
+	return best, of
+}
+
+// pick returns the next piece that is neither out nor offered.
+func (s *steering) pick(p *Plan) (piece.Index, bool) {
+	n := piece.Index(p.cfg.Layout.Count())
+	for range n {
+		i := s.next
+		s.next = (s.next + 1) % n
+		if s.out.has(i) {
+			continue
+		}
+		o, offered := s.offers[i]
+		if offered && p.now.Sub(o.since) < offerTimeout {
+			continue
+		}
+		if offered {
+			s.withdraw(i)
+		}
+		return i, true
+	}
+	return 0, false
+}

@@ -1,0 +1,78 @@
+// Package trade decides who asks whom for which piece, and what is sent next,
+// between dcfs hosts. docs/swarm.md tells the plan.
+//
+// It is arithmetic over events: it must never do I/O, start a goroutine, read a
+// clock or know the torrent library, so that a test or a simulation can drive
+// it. Its types are not safe for concurrent use; memory is bounded by the number
+// of pieces times the number of peers.
+package trade
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"dcfs/cache/piece"
+)
+
+// Extension is the name of the protocol in the extended handshake (BEP 10).
+const Extension = "dcfs_trade"
+
+// Steering is a second name there, of a host that offers its pieces one by one;
+// see Offer.
+const Steering = "dcfs_steer"
+
+// BlockLength is how many bytes of a piece one message carries. The library
+// takes messages of up to 64 KiB.
+const BlockLength = 32 << 10
+
+// Kind is what a message says.
+type Kind byte
+
+const (
+	Offer  Kind = iota + 1 // from a seeder that steers: fetch this piece here
+	Open                   // from a seeder that steers: every piece is out, ask for any
+	Want                   // send me this piece
+	Urgent                 // send me this piece before all that is not urgent
+	Cancel                 // do not, unless you have begun; a Reject answers
+	Reject                 // I do not send this piece; also: I do not want your offer
+	Data                   // a block of a piece
+	Ack                    // Off bytes of data came
+	last   = Ack
+)
+
+// Message is one message of the protocol.
+type Message struct {
+	Kind  Kind
+	Piece piece.Index
+	Off   int64  // where Data begins in the piece; the bytes of an Ack
+	Data  []byte // shares memory with what was decoded
+}
+
+const headerLength = 9
+
+var errMessage = errors.New("malformed trade message")
+
+// Encode writes a message as bytes.
+func (m Message) Encode() []byte {
+	b := make([]byte, headerLength+len(m.Data))
+	b[0] = byte(m.Kind)
+	binary.BigEndian.PutUint32(b[1:], uint32(m.Piece))
+	binary.BigEndian.PutUint32(b[5:], uint32(m.Off))
+	copy(b[headerLength:], m.Data)
+	return b
+}
+
+// Decode reads what a peer sent, for a release of n pieces.
+func Decode(b []byte, n int) (Message, error) {
+	if len(b) < headerLength || len(b) > headerLength+BlockLength {
+		return Message{}, errMessage
+	}
+	m := Message{
+		Kind: Kind(b[0]), Off: int64(binary.BigEndian.Uint32(b[5:])),
+		Piece: piece.Index(binary.BigEndian.Uint32(b[1:])), Data: b[headerLength:],
+	}
+	if m.Kind < Offer || m.Kind > last || m.Piece < 0 || int(m.Piece) >= n || (len(m.Data) > 0) != (m.Kind == Data) {
+		return Message{}, errMessage
+	}
+	return m, nil
+}

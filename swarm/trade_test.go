@@ -1,0 +1,63 @@
+package swarm
+
+import "testing"
+
+// traders are hosts that share by a plan of their own.
+func traders(t *testing.T, rel *release, n int) []*host {
+	t.Helper()
+	seed := newHost(t, rel, true, NodeConfig{Trade: true})
+	spec := seed.spec()
+	spec.Steer = true
+	hosts := []*host{seed.join(spec)}
+	for range n {
+		hosts = append(hosts, newHost(t, rel, false, NodeConfig{Trade: true}).joinPeers(hosts...))
+	}
+	return hosts
+}
+
+// TestTraders: all get everything, and little of it twice.
+func TestTraders(t *testing.T) {
+	rel := newRelease(t, 8<<20, 64<<10)
+	hosts := traders(t, rel, 4)
+	for _, h := range hosts[1:] {
+		h.mustComplete()
+	}
+	for i, h := range hosts[1:] {
+		if st := h.swarm.Stats(); st.Received > rel.layout.Total*11/10 {
+			t.Errorf("host %d received %d bytes of %d", i, st.Received, rel.layout.Total)
+		}
+	}
+}
+
+// TestTradersAndOthers: who does not know the plan gets everything from those
+// that do, and they from it.
+func TestTradersAndOthers(t *testing.T) {
+	rel := newRelease(t, 4<<20, 64<<10)
+	hosts := traders(t, rel, 2)
+	plain := newHost(t, rel, false, NodeConfig{}).joinPeers(hosts...)
+	plain.mustComplete()
+	hosts[1].mustComplete()
+	late := newHost(t, rel, false, NodeConfig{Trade: true}).joinPeers(plain)
+	late.mustComplete()
+}
+
+// TestTraderThatLies is banned, and the others finish.
+func TestTraderThatLies(t *testing.T) {
+	rel := newRelease(t, 2<<20, 64<<10)
+	liar, err := NewNode(NodeConfig{Listen: "127.0.0.2:0", Trade: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer liar.Close()
+	lie, err := liar.Join(t.Context(), Spec{InfoHash: rel.hash, Info: rel.info, Total: rel.layout.Total, Store: lyingStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lie.Leave(t.Context())
+	honest := newHost(t, rel, true, NodeConfig{Listen: "127.0.0.3:0", Trade: true}).joinPeers()
+	h := newHost(t, rel, false, NodeConfig{Listen: "127.0.0.4:0", Trade: true})
+	spec := h.spec()
+	spec.Peers = []string{liar.Addr(), honest.node.Addr()}
+	h.join(spec)
+	h.mustComplete()
+}
