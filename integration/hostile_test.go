@@ -269,7 +269,7 @@ func TestSymlinkSwaps(t *testing.T) {
 		stage := filepath.Join(n.Releases(), fmt.Sprintf(".r%d.dcfs", round))
 		stop, done := make(chan struct{}), make(chan int)
 		go func() { done <- swapForLinks(stop, stage, dest, victim, round) }()
-		r := n.dcfs("fetch", release.file, dest, "--linger", "0s", "--wait", "5s")
+		r := n.dcfs("fetch", release.file, dest, "--linger", "0s", "--wait", "5s", "--disk-patience", "1s")
 		close(stop)
 		swaps += <-done
 		if r.code != 0 {
