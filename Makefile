@@ -50,18 +50,18 @@ deps: ## what the tests need, through apt
 
 race: ## unit tests with the race detector, or without where there is no C compiler
 	@if command -v gcc >/dev/null; then \
-		CGO_ENABLED=1 $(GO) test -race -json -timeout 5m $(UNIT) | $(REPORT); \
+		CGO_ENABLED=1 $(GO) test -race -json -timeout 10m $(UNIT) | $(REPORT); \
 	else \
 		echo "race: no gcc: unit tests run WITHOUT the race detector"; \
 		$(MAKE) --no-print-directory unit; \
 	fi
 
 unit: ## unit tests, plain
-	@$(GO) test -json -timeout 5m $(UNIT) | $(REPORT)
+	@$(GO) test -json -timeout 10m $(UNIT) | $(REPORT)
 
 # One package at a time: they share two cores and measure progress.
 integration: ## tests that drive the binary: namespaces, mounts, other clients
-	@$(GO) test -json -count=1 -p 1 -timeout 10m ./integration/... | $(REPORT)
+	@$(GO) test -json -count=1 -p 1 -timeout 25m ./integration/... | $(REPORT)
 
 lint: ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
