@@ -14,14 +14,17 @@ import (
 )
 
 const (
-	// The kernel wants room for its largest request, also where nobody writes.
-	requestRoom = maxTransfer + 4096
+	// Nobody writes here, so that no request is longer than names, and the
+	// kernel, which wants room for its largest one, need not be given much.
+	maxWrite    = 4096
+	requestRoom = maxWrite + 4096
 	smallReply  = 1024 + 4096 // room for all replies but those that name a size
 	replyHeads  = 256         // of it, for headers
 
 	maxIdle = 2 // readers that wait for a request
 
-	opInit        = 26 // FUSE_INIT of linux/fuse.h
+	opInit        = 26      // FUSE_INIT of linux/fuse.h
+	initMaxWrite  = 16 + 20 // where the answer to INIT has max_write
 	opGetXattr    = 22
 	opListXattr   = 23
 	opRead        = 15
@@ -48,20 +51,17 @@ type connection struct {
 
 	idle    atomic.Int32
 	readers sync.WaitGroup
-	rooms   sync.Pool // *[requestRoom]byte
+	replies replies
 }
 
 func newConnection(dev int, raw fuse.RawFileSystem, opt *fuse.MountOptions, log *slog.Logger) *connection {
 	opt.ExtraCapabilities |= fuse.CAP_HAS_RESEND
-	return &connection{
-		dev: dev, proto: fuse.NewProtocolServer(raw, opt), log: log,
-		rooms: sync.Pool{New: func() any { return new([requestRoom]byte) }},
-	}
+	return &connection{dev: dev, proto: fuse.NewProtocolServer(raw, opt), log: log}
 }
 
 // begin reads the kernel's INIT and answers it.
 func (c *connection) begin() error {
-	in, err := c.read()
+	in, err := c.read(make([]byte, requestRoom))
 	if err != nil {
 		return fmt.Errorf("INIT: %w", err)
 	}
@@ -96,9 +96,11 @@ func (c *connection) negotiate(in []byte) ([]byte, error) {
 	c.settings = *(*fuse.InitIn)(unsafe.Pointer(&full[0]))
 	out := make([]byte, smallReply)
 	n, status := c.proto.HandleRequest([][]byte{in}, [][]byte{out})
-	if !status.Ok() || n < 16 || binary.NativeEndian.Uint32(out[4:]) != 0 {
+	if !status.Ok() || n < initMaxWrite+4 || binary.NativeEndian.Uint32(out[4:]) != 0 {
 		return nil, fmt.Errorf("INIT of protocol %d.%d is refused: %v", c.settings.Major, c.settings.Minor, status)
 	}
+	// The library couples the length of READs to that of WRITEs.
+	binary.NativeEndian.PutUint32(out[initMaxWrite:], maxWrite)
 	return out[:n], nil
 }
 
@@ -115,12 +117,13 @@ func (c *connection) serve(closed func()) {
 // loop reads and answers until there is nothing more, or enough others wait.
 func (c *connection) loop(closed func()) {
 	defer c.readers.Done()
+	room := make([]byte, requestRoom)
 	for {
 		if c.idle.Add(1) > maxIdle {
 			c.idle.Add(-1)
 			return
 		}
-		in, err := c.read()
+		in, err := c.read(room)
 		if c.idle.Add(-1) == 0 && err == nil {
 			c.readers.Add(1)
 			go c.loop(closed)
@@ -136,13 +139,10 @@ func (c *connection) loop(closed func()) {
 	}
 }
 
-// read returns the next request, in memory of its own: one that is answered
-// late must not keep the room for the largest.
-func (c *connection) read() ([]byte, error) {
-	room := c.rooms.Get().(*[requestRoom]byte)
-	defer c.rooms.Put(room)
+// read returns the next request, in room.
+func (c *connection) read(room []byte) ([]byte, error) {
 	for {
-		n, err := unix.Read(c.dev, room[:])
+		n, err := unix.Read(c.dev, room)
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT):
 			continue // ENOENT: whoever asked was killed meanwhile
@@ -151,13 +151,14 @@ func (c *connection) read() ([]byte, error) {
 		case n < int(unsafe.Sizeof(fuse.InHeader{})):
 			return nil, fmt.Errorf("a request of %d bytes", n)
 		}
-		return append([]byte(nil), room[:n]...), nil
+		return room[:n], nil
 	}
 }
 
 // answer serves one request.
 func (c *connection) answer(in []byte) {
-	out := make([]byte, replyRoom(in))
+	out := c.replies.get(replyRoom(in))
+	defer c.replies.put(out)
 	n, status := c.proto.HandleRequest([][]byte{in}, [][]byte{out})
 	if !status.Ok() {
 		n = refuse(in, out, status)

@@ -19,18 +19,18 @@ import (
 // looks otherwise was changed by somebody else. Where the kernel's clock is
 // coarse, a change within a few milliseconds of our own looks like it.
 type marks struct {
-	of      []atomic.Uint64 // by file; 0 for one that was not touched yet
-	foreign []atomic.Bool   // by file: somebody else changed it
+	of      []atomic.Uint32 // by file; 0 for one that was not touched yet
+	foreign sync.Map        // of tree.ID: somebody else changed it; few, if any
 	locks   [64]sync.Mutex  // by file: one change at a time, between two looks at it
 }
 
-func newMarks(n int) *marks {
-	return &marks{of: make([]atomic.Uint64, n), foreign: make([]atomic.Bool, n)}
-}
+func newMarks(n int) *marks { return &marks{of: make([]atomic.Uint32, n)} }
 
-func markOf(st *unix.Stat_t) uint64 {
-	const odd = 0x9e3779b97f4a7c15 // spreads the size over all bits
-	return (uint64(st.Ctim.Nano())^uint64(st.Size)*odd)<<1 | 1
+// markOf is a hash of 31 bits, to be small: it is there to notice accidents.
+func markOf(st *unix.Stat_t) uint32 {
+	const odd = 0x9e3779b97f4a7c15 // spreads every bit over the upper half
+	h := (uint64(st.Ctim.Nano()) ^ uint64(st.Size)*odd) * odd
+	return uint32(h>>32) | 1
 }
 
 // writing calls do, which writes to the file id, and marks the file as we left
@@ -72,14 +72,14 @@ func (m *marks) look(id tree.ID, file *durable.File) {
 	}
 	is := markOf(&st)
 	if !m.of[id].CompareAndSwap(0, is) && m.of[id].Load() != is {
-		m.foreign[id].Store(true)
+		m.foreign.Store(id, nil)
 	}
 }
 
 // forget is for a file that we removed.
 func (m *marks) forget(id tree.ID) {
 	m.of[id].Store(0)
-	m.foreign[id].Store(false)
+	m.foreign.Delete(id)
 }
 
 // ChangedError says that staged files were changed by somebody else. What they
@@ -121,7 +121,7 @@ func (s *Stage) unchanged(ctx context.Context) error {
 
 // look reports whether somebody else changed the file id, and forgets it.
 func (s *Stage) look(id tree.ID) (foreign bool, err error) {
-	foreign = s.marks.foreign[id].Load()
+	_, foreign = s.marks.foreign.Load(id)
 	if s.marks.of[id].Load() != 0 {
 		var st unix.Stat_t
 		err = s.inDir(s.tree.Parent(id), func(d *durable.Dir) (err error) {
@@ -138,7 +138,11 @@ func (s *Stage) look(id tree.ID) (foreign bool, err error) {
 		s.marks.of[id].Store(0)
 	}
 	// An error keeps the note for the next attempt.
-	s.marks.foreign[id].Store(foreign && err != nil)
+	if err == nil {
+		s.marks.foreign.Delete(id)
+	} else if foreign {
+		s.marks.foreign.Store(id, nil)
+	}
 	return foreign, err
 }
 
