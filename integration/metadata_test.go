@@ -61,7 +61,7 @@ func (n *node) mountBeside(o *origin, release published, more ...string) (p *lab
 	return p, mnt, dest
 }
 
-func stop(t *testing.T, p *lab.Process) {
+func stop(t testing.TB, p *lab.Process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -25,15 +25,27 @@ Examples:
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "dest", Usage: "the real copy's `DIR`, made by this command, or MOUNTPOINT itself (default: STATE/releases/VERSION)"},
 			&cli.BoolFlag{Name: "survive", Usage: "a parent process keeps the mount: if the one that serves it is killed, another takes over and readers only wait"},
+			&cli.StringFlag{Name: "trace", Usage: "fetch what this trace `FILE` names before the rest, or \"none\" (default: the origin's trace, if it has one)"},
+			&cli.StringFlag{Name: "trace-token-file", Usage: "`FILE` with the token of the origin's --trace-token-file: give it a trace of what is read first here (default: none)"},
 			&cli.BoolFlag{Name: "nosuid", Usage: "ignore setuid, setgid and file capabilities in the mount"},
 		}, lifeFlags()...),
 		Action: func(c *cli.Context) error {
-			return liveRelease(c, agent.Config{
+			cfg := agent.Config{
 				Release:    c.Args().Get(0),
 				Mountpoint: c.Args().Get(1),
 				Dest:       c.String("dest"),
 				NoSUID:     c.Bool("nosuid"),
-			})
+			}
+			var err error
+			if cfg.Trace = c.String("trace"); cfg.Trace != agent.NoTrace {
+				if cfg.Trace, err = absolute(cfg.Trace); err != nil {
+					return err
+				}
+			}
+			if cfg.TraceToken, err = readToken("trace token", c.String("trace-token-file")); err != nil {
+				return err
+			}
+			return liveRelease(c, cfg)
 		},
 	}
 }

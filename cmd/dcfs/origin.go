@@ -25,6 +25,8 @@ Examples:
 			&cli.StringFlag{Name: "peer-listen", Value: ":7071", Usage: "accept peers on `HOST:PORT`; port 0 for any"},
 			&cli.StringFlag{Name: "publish-token-file",
 				Usage: "`FILE` with the token that publishing over HTTP needs (default: none, publishing over HTTP is refused)"},
+			&cli.StringFlag{Name: "trace-token-file",
+				Usage: "`FILE` with the token with which hosts share traces of what is read first; later hosts fetch by them (default: none, only the publisher's traces)"},
 			&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory (default: 256MiB)"},
 			tradeFlag(),
 			&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers a release"},
@@ -60,6 +62,7 @@ func runOrigin(c *cli.Context) error {
 
 func originConfig(c *cli.Context) (cfg origin.Config, err error) {
 	cfg.PublishTokenFile = c.String("publish-token-file")
+	cfg.TraceTokenFile = c.String("trace-token-file")
 	cfg.MaxPeers = c.Int("max-peers")
 	cfg.Trade = c.Bool("trade")
 	cfg.Version, _ = buildVersion()

@@ -91,7 +91,7 @@ func publishConfig(c *cli.Context) (cfg origin.PublishConfig, err error) {
 	if cfg.PieceLength, err = sizeOf(c, "piece-length"); err != nil {
 		return cfg, err
 	}
-	cfg.Token, err = readToken(c.String("publish-token-file"))
+	cfg.Token, err = readToken("publish token", c.String("publish-token-file"))
 	return cfg, err
 }
 
@@ -127,14 +127,14 @@ func publishOrigins(c *cli.Context) ([]string, error) {
 	return nil, nil
 }
 
-// readToken reads a publish token; no file is no token.
-func readToken(file string) (string, error) {
+// readToken reads a token; no file is no token.
+func readToken(what, file string) (string, error) {
 	if file == "" {
 		return "", nil
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("publish token: %w; write it to that file, or give another --publish-token-file", err)
+		return "", fmt.Errorf("%s: %w; write it to that file, or give another", what, err)
 	}
 	return strings.TrimSpace(string(raw)), nil
 }

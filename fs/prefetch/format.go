@@ -43,11 +43,30 @@ type line struct {
 
 // Write writes the trace as JSON lines: a header, then one line per entry.
 func (t *Trace) Write(w io.Writer) error {
-	buf := bufio.NewWriter(w)
-	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(header{schema, t.Release}); err != nil {
+	if _, err := w.Write(t.Encode(math.MaxInt)); err != nil {
 		return fmt.Errorf("writing the trace: %w", err)
+	}
+	return nil
+}
+
+// Encode returns what Write writes, without the last entries when it would
+// have more than limit bytes.
+func (t *Trace) Encode(limit int) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	add := func(v any) (fits bool) {
+		before := buf.Len()
+		if err := enc.Encode(v); err != nil {
+			panic(err) // of strings and numbers
+		}
+		if fits = buf.Len() <= limit; !fits {
+			buf.Truncate(before)
+		}
+		return fits
+	}
+	if !add(header{schema, t.Release}) {
+		return nil
 	}
 	for _, e := range t.Entries {
 		l := line{Off: e.Off, Len: e.Len, AtMS: e.At.Milliseconds()}
@@ -56,14 +75,11 @@ func (t *Trace) Write(w io.Writer) error {
 		} else {
 			l.RawPath = []byte(e.Path)
 		}
-		if err := enc.Encode(l); err != nil {
-			return fmt.Errorf("writing the trace: %w", err)
+		if !add(l) {
+			break
 		}
 	}
-	if err := buf.Flush(); err != nil {
-		return fmt.Errorf("writing the trace: %w", err)
-	}
-	return nil
+	return buf.Bytes()
 }
 
 // Read reads a trace. The input may be hostile: at most MaxEntries entries are
@@ -90,6 +106,9 @@ func Read(r io.Reader) (*Trace, error) {
 	}
 	return t, nil
 }
+
+// Parse is Read of what is in memory.
+func Parse(raw []byte) (*Trace, error) { return Read(bytes.NewReader(raw)) }
 
 // take reads line n, counted from 1.
 func (t *Trace) take(n int, raw []byte) error {

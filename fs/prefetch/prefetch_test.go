@@ -225,6 +225,24 @@ func TestWriteRead(t *testing.T) {
 	}
 }
 
+func TestEncodeIsBounded(t *testing.T) {
+	trace := &Trace{Release: "r", Entries: slices.Repeat([]Entry{{"bin/app", 0, 4096, 0}}, 100)}
+	whole := len(trace.Encode(1 << 20))
+	for limit := range whole + 1 {
+		raw := trace.Encode(limit)
+		if len(raw) > limit {
+			t.Fatalf("%d bytes, want at most %d", len(raw), limit)
+		}
+		if len(raw) == 0 {
+			continue
+		}
+		got, err := Read(bytes.NewReader(raw))
+		if err != nil || len(got.Entries) > 100 || limit == whole && len(got.Entries) != 100 {
+			t.Fatalf("limit %d: %v", limit, err)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	const head = `{"schema":1,"release":"r"}` + "\n"
 	entry := func(s string) string { return head + s + "\n" }
@@ -281,4 +299,25 @@ func FuzzTrace(f *testing.F) {
 			t.Fatalf("what was read does not come back: %v", err)
 		}
 	})
+}
+
+// BenchmarkRecorder: what a READ of the kernel costs more when it is recorded.
+func BenchmarkRecorder(b *testing.B) {
+	tr, _ := sample(b)
+	app, _ := tr.Find("bin/app")
+	for _, reads := range []string{"new", "again"} {
+		b.Run(reads, func(b *testing.B) {
+			r := NewRecorder(tr, "r")
+			at := int64(0)
+			for i := 0; b.Loop(); i++ {
+				if i%MaxEntries == 0 {
+					r = NewRecorder(tr, "r")
+				}
+				if reads == "new" {
+					at = int64(i%MaxEntries) * Window
+				}
+				r.Add(app, at, Window)
+			}
+		})
+	}
 }

@@ -99,3 +99,10 @@ func (r *Recorder) Trace() *Trace {
 	}
 	return out
 }
+
+// Len returns how many windows were recorded up to now.
+func (r *Recorder) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.seen)
+}

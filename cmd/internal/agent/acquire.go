@@ -141,6 +141,9 @@ func (l *life) acquire(ctx context.Context) error {
 	if l.cfg.Owner != nil {
 		rel = rel.GivenTo(*l.cfg.Owner)
 	}
+	if l.origins = src.Origins; len(l.origins) == 0 {
+		l.origins = l.cfg.Origins
+	}
 	l.adopt(rel, append(src.Trackers, rel.Trackers...))
 	return nil
 }

@@ -70,6 +70,8 @@ type Config struct {
 	HTTP       string               // HOST:PORT of /metrics and /healthz; empty for none
 	Rack       string               // named in the status; peers are not chosen by it yet
 	TraceOut   string               // file that takes the recorded first accesses
+	Trace      string               // file with what to fetch first; empty: what the origin has, NoTrace: none
+	TraceToken string               // for giving the origin a trace of this host; empty: it is given none
 	Owner      *tree.Account        // who gets everything; nil: whom the release names
 	Reuse      []string             // directories that may have bytes of the release, besides those that receipts name
 	ReuseLinks bool                 // make files that an older release has in every respect hardlinks of it
@@ -162,7 +164,7 @@ func Run(ctx context.Context, c Config) error {
 // run takes the life through its stages. What a stage opened is closed in
 // reverse order: mount, swarm, store.
 func (l *life) run(ctx, background context.Context, group *errgroup.Group) error {
-	if err := l.preflight(ctx); err != nil {
+	if err := errors.Join(l.readTrace(), l.preflight(ctx)); err != nil {
 		return err
 	}
 	if err := l.openNode(); err != nil {
@@ -194,6 +196,8 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	}
 	group.Go(func() error { return l.beatOn(background) })
 	defer l.startReuse(background)()
+	group.Go(func() error { l.followTrace(background); return nil })
+	group.Go(func() error { l.shareTrace(background); return nil })
 	l.settle()
 	group.Go(func() error { l.store.Scrub(background); return nil })
 	return l.live(ctx)

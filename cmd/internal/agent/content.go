@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 
 	"dcfs/cache"
 	"dcfs/cache/piece"
-	"dcfs/fs/durable"
 	"dcfs/fs/materialise"
 	"dcfs/fs/tree"
 )
@@ -192,24 +190,5 @@ func (l *life) closeContent() {
 	}
 	if err := l.disk.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		l.log.Warn("closing the staged files", "cause", err)
-	}
-}
-
-// record is the mount's trace hook.
-func (l *life) record(file tree.ID, off int64, n int) {
-	l.trace.Add(file, off, int64(n))
-}
-
-func (l *life) saveTrace() {
-	if l.trace == nil {
-		return
-	}
-	var buf bytes.Buffer
-	err := l.trace.Trace().Write(&buf)
-	if err == nil {
-		err = durable.Disk{}.WriteFile(l.cfg.TraceOut, buf.Bytes(), 0o644)
-	}
-	if err != nil {
-		l.log.Error("the trace could not be written", "file", l.cfg.TraceOut, "cause", err)
 	}
 }

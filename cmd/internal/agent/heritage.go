@@ -60,6 +60,7 @@ func (l *life) inherit() error {
 	if l.cfg.Owner != nil {
 		rel = rel.GivenTo(*l.cfg.Owner)
 	}
+	l.origins = l.cfg.Origins
 	l.adopt(rel, h.Trackers)
 	l.activated = h.Activated
 	return nil

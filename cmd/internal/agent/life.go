@@ -35,8 +35,10 @@ type life struct {
 	rel      *release.Release
 	mapped   []byte // what rel shares memory with, if that is not on the heap
 	trackers []string
-	whole    bool       // the copy stood already when the life began
-	atStart  *piece.Set // what a former process left; nil for nothing
+	origins  []string        // base URLs of who has the release
+	hint     *prefetch.Trace // of --trace; nil for none
+	whole    bool            // the copy stood already when the life began
+	atStart  *piece.Set      // what a former process left; nil for nothing
 	pulse    pulse
 	reads    *metrics.Reads // nil without --http
 	disk     disk
@@ -166,8 +168,7 @@ func (l *life) mount(ctx context.Context) error {
 		ReadTimeout: l.cfg.ReadTimeout, NoSUID: l.cfg.NoSUID,
 		Resident: l.store.VerifiedBytes, Log: l.log,
 	}
-	if l.cfg.TraceOut != "" {
-		l.trace = prefetch.NewRecorder(l.rel.Tree, l.rel.Name)
+	if l.startRecorder(); l.trace != nil {
 		cfg.OnRead = l.record
 	}
 	server, err := l.serve(ctx, cfg)

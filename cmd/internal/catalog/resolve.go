@@ -28,6 +28,7 @@ type Source struct {
 	Metainfo []byte   // not verified
 	Magnet   string   // a magnet: URI, not parsed
 	Trackers []string // announce URLs of the origins, beside those in the metainfo
+	Origins  []string // base URLs of those that were asked, or would have been
 }
 
 const (
@@ -95,11 +96,12 @@ func (o Options) fromURL(ctx context.Context, word string) (Source, error) {
 		return Source{}, err
 	}
 	others, err := ParseOrigins(o.Client.Origins...)
-	for _, t := range Trackers(others) {
-		if !slices.Contains(src.Trackers, t) {
-			src.Trackers = append(src.Trackers, t)
+	for _, other := range others {
+		if !slices.Contains(src.Origins, other) {
+			src.Origins = append(src.Origins, other)
 		}
 	}
+	src.Trackers = Trackers(src.Origins)
 	return src, err
 }
 
@@ -125,7 +127,7 @@ func (o Options) fromOrigins(ctx context.Context, origins []string, version Vers
 	if err != nil {
 		return Source{}, err
 	}
-	src := Source{Version: version, Trackers: Trackers(origins)}
+	src := Source{Version: version, Trackers: Trackers(origins), Origins: origins}
 	err = o.retry(ctx, func() (err error) {
 		src.Metainfo, err = o.Client.metainfo(ctx, origins, version)
 		return err

@@ -24,8 +24,8 @@ const (
 
 // ParseVersion checks that s is a name that a release can have: one to eight
 // path segments of [A-Za-z0-9._+-], none starting with a dot, 200 bytes in
-// all. The whole must not end in ".torrent", for VERSION.torrent is how the
-// origin names the metainfo of VERSION. Errors wrap ErrUsage.
+// all. The whole must not end in ".torrent" or ".trace", for that is how the
+// origin names the metainfo of VERSION and its trace. Errors wrap ErrUsage.
 func ParseVersion(s string) (Version, error) {
 	segments := strings.Split(s, "/")
 	if len(s) > maxVersion {
@@ -41,6 +41,9 @@ func ParseVersion(s string) (Version, error) {
 	}
 	if strings.HasSuffix(s, torrentExt) {
 		return "", badVersion(s, "it ends in "+torrentExt+", which names a release's metainfo")
+	}
+	if strings.HasSuffix(s, traceExt) {
+		return "", badVersion(s, "it ends in "+traceExt+", which names a release's trace")
 	}
 	return Version(s), nil
 }

@@ -20,7 +20,7 @@ func TestParseVersion(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "/", "a/", "/a", "a//b", ".", "..", ".a", "a/.b", "a/../b", "a b", "a:b", "a\x00", "é", "a\n", "a%2Fb", "a?b", "a#b",
-		"web.torrent", "app/web.torrent", "a\\b", seg + "a", strings.Repeat("a/", 8) + "a",
+		"web.torrent", "app/web.torrent", "web.trace", "a\\b", seg + "a", strings.Repeat("a/", 8) + "a",
 	} {
 		if v, err := ParseVersion(bad); !errors.Is(err, ErrUsage) || v != "" {
 			t.Errorf("%.40q: %q, %v", bad, v, err)

@@ -35,6 +35,7 @@ type File struct {
 	Run              *string
 	Trusted          *string
 	PublishTokenFile *string
+	TraceTokenFile   *string
 
 	Cache    *int64
 	Up       *int64

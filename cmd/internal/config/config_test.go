@@ -32,6 +32,7 @@ state: /srv/dcfs
 run: /run/dcfs/
 trusted: /etc/dcfs/trusted.d
 publish-token-file: '/etc/dcfs/token'
+trace-token-file: /etc/dcfs/trace.token
 cache: 4GiB
 up: 800Mbit/s
 down: 0
@@ -53,14 +54,14 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(*f.Origin, []string{"http://origin-1:7070", "https://origin-2"}) || *f.State != "/srv/dcfs" || *f.Run != "/run/dcfs" ||
-		*f.Trusted != "/etc/dcfs/trusted.d" || *f.PublishTokenFile != "/etc/dcfs/token" || *f.Cache != 4<<30 || *f.Up != 100e6 || *f.Down != 0 ||
+		*f.Trusted != "/etc/dcfs/trusted.d" || *f.PublishTokenFile != "/etc/dcfs/token" || *f.TraceTokenFile != "/etc/dcfs/trace.token" || *f.Cache != 4<<30 || *f.Up != 100e6 || *f.Down != 0 ||
 		*f.MaxPeers != 30 || *f.Listen != ":7070" || *f.PeerListen != "0.0.0.0:0" || *f.Rack != "r7" || *f.Linger != 90*time.Second ||
 		*f.ReadTimeout != 30*time.Second || *f.Wait != time.Minute || *f.AtEnd != "handover" || *f.LogLevel != "warn" || *f.LogFormat != "json" {
 		t.Errorf("got %+v", f)
 	}
 	for flag, want := range map[string]string{
 		"origin": "http://origin-1:7070/,https://origin-2", "cache": "4GiB", "down": "0", "max-peers": "30", "listen": ":7070",
-		"linger": "1m30s", "log-format": "json", "publish-token-file": "/etc/dcfs/token",
+		"linger": "1m30s", "log-format": "json", "publish-token-file": "/etc/dcfs/token", "trace-token-file": "/etc/dcfs/trace.token",
 	} {
 		if got, ok := f.Lookup(flag); !ok || got != want {
 			t.Errorf("%s: %q, %v", flag, got, ok)

@@ -23,6 +23,7 @@ var settings = map[string]setting{
 	"run":                {false, into(func(f *File) **string { return &f.Run }, absolute)},
 	"trusted":            {false, into(func(f *File) **string { return &f.Trusted }, absolute)},
 	"publish-token-file": {false, into(func(f *File) **string { return &f.PublishTokenFile }, absolute)},
+	"trace-token-file":   {false, into(func(f *File) **string { return &f.TraceTokenFile }, absolute)},
 	"cache":              {false, into(func(f *File) **int64 { return &f.Cache }, ParseSize)},
 	"up":                 {false, into(func(f *File) **int64 { return &f.Up }, ParseRate)},
 	"down":               {false, into(func(f *File) **int64 { return &f.Down }, ParseRate)},

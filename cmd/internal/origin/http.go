@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dcfs/cmd/internal/catalog"
+	"dcfs/fs/prefetch"
 	"dcfs/fs/release"
 	"dcfs/swarm/metainfo"
 	"dcfs/swarm/tracker"
@@ -23,13 +24,17 @@ import (
 
 // service answers the origin's HTTP requests.
 type service struct {
-	shelf    *shelf
-	tracker  *tracker.Tracker
-	token    string
-	log      *slog.Logger
-	started  time.Time
-	version  string // of this program
-	requests *requests
+	shelf   *shelf
+	tracker *tracker.Tracker
+	token   string
+	traces  *traces
+	// traceToken is what hosts prove themselves with that share traces; empty
+	// takes none.
+	traceToken string
+	log        *slog.Logger
+	started    time.Time
+	version    string // of this program
+	requests   *requests
 }
 
 func (s *service) handler() http.Handler {
@@ -70,6 +75,10 @@ func (r *seeded) describe() catalog.Release {
 }
 
 func (s *service) get(w http.ResponseWriter, r *http.Request) {
+	if version, ok := strings.CutSuffix(r.PathValue("version"), ".trace"); ok {
+		s.getTrace(w, r, version)
+		return
+	}
 	version, torrent := strings.CutSuffix(r.PathValue("version"), ".torrent")
 	rel, err := s.shelf.find(r.Context(), version)
 	if err != nil {
@@ -99,6 +108,10 @@ func baseURL(r *http.Request) string {
 
 // put takes a release: the length of its metainfo, the metainfo, the payload.
 func (s *service) put(w http.ResponseWriter, r *http.Request) {
+	if version, ok := strings.CutSuffix(r.PathValue("version"), ".trace"); ok {
+		s.putTrace(w, r, version)
+		return
+	}
 	if err := s.authorise(r); err != nil {
 		s.fail(w, err)
 		return
@@ -129,11 +142,17 @@ func (s *service) authorise(r *http.Request) error {
 	if s.token == "" {
 		return fmt.Errorf("%w: this origin takes no releases over HTTP; start it with --publish-token-file", catalog.ErrUnauthorized)
 	}
-	given := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if subtle.ConstantTimeCompare([]byte(given), []byte(s.token)) != 1 {
+	if !carries(r, s.token) {
 		return fmt.Errorf("%w: the publish token is missing or wrong", catalog.ErrUnauthorized)
 	}
 	return nil
+}
+
+// carries reports whether the request carries the token. Nobody holds an empty
+// one.
+func carries(r *http.Request, token string) bool {
+	given := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1
 }
 
 func (s *service) receive(ctx context.Context, version string, body io.Reader) (bool, error) {
@@ -168,6 +187,7 @@ var statuses = []struct {
 	{catalog.ErrConflict, http.StatusConflict},
 	{catalog.ErrUnauthorized, http.StatusForbidden},
 	{metainfo.ErrInvalid, http.StatusUnprocessableEntity},
+	{prefetch.ErrTrace, http.StatusUnprocessableEntity},
 	{ErrPayload, http.StatusUnprocessableEntity},
 	{syscall.ENOSPC, http.StatusInsufficientStorage},
 }

@@ -168,7 +168,7 @@ func (lib *Library) stage(version string, t *tree.Tree, id [20]byte) (*materiali
 // sweep removes a payload that was never finished with a metainfo, and what a
 // crash left of the metainfo itself.
 //
-//	unlinkat(…) HOME/data, HOME/.release.torrent.tmp-…; fsync(HOME)
+//	unlinkat(…) HOME/data, HOME/trace, HOME/.….tmp-…; fsync(HOME)
 func (lib *Library) sweep(version string) error {
 	home, err := lib.disk.OpenDir(lib.home(version))
 	if errors.Is(err, os.ErrNotExist) {
@@ -186,7 +186,7 @@ func (lib *Library) sweep(version string) error {
 		return err
 	}
 	for _, name := range names {
-		if name != dataDir && !strings.HasPrefix(name, "."+metainfoFile+".tmp-") {
+		if name != dataDir && name != traceFile && !durable.IsTemporary(name) {
 			continue
 		}
 		if err := home.RemoveAll(name); err != nil {

@@ -44,6 +44,7 @@ type Config struct {
 	PeerListen       string // BitTorrent, HOST:PORT; empty for :7071
 	State            string
 	PublishTokenFile string // empty: nobody can publish over HTTP
+	TraceTokenFile   string // empty: no host can share its trace
 	CacheBytes       int64  // RAM for pieces; 0 for 256 MiB
 	UpRate           int64  // bytes per second to all peers; 0 for no limit
 	Trade            bool   // exchange pieces with dcfs hosts by the plan of swarm/trade
@@ -76,7 +77,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.CacheBytes <= 0 {
 		c.CacheBytes = defaultCache
 	}
-	token, err := readToken(c.PublishTokenFile)
+	token, traceToken, err := readTokens(c)
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer memory.Close()
 	return serve(ctx, c, &service{
-		shelf: newShelf(lib, node, memory, c.Log), token: token, log: c.Log, started: time.Now(),
+		shelf: newShelf(lib, node, memory, c.Log), token: token, traces: newTraces(lib), traceToken: traceToken, log: c.Log, started: time.Now(),
 		version: c.Version, requests: newRequests(),
 	}, lis)
 }
@@ -163,17 +164,31 @@ func (s *service) self(r *http.Request, _ [20]byte) (netip.AddrPort, bool) {
 // maxToken bounds a token file in bytes.
 const maxToken = 4 << 10
 
-func readToken(path string) (string, error) {
+// readTokens reads the two tokens. They are two: hosts may not publish.
+func readTokens(c Config) (publish, trace string, err error) {
+	if publish, err = readToken("--publish-token-file", c.PublishTokenFile); err != nil {
+		return "", "", err
+	}
+	if trace, err = readToken("--trace-token-file", c.TraceTokenFile); err != nil {
+		return "", "", err
+	}
+	if trace != "" && trace == publish {
+		return "", "", fmt.Errorf("%w: --publish-token-file and --trace-token-file hold the same token: hosts may not publish", ErrConfig)
+	}
+	return publish, trace, nil
+}
+
+func readToken(flag, path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("%w: --publish-token-file: %w", ErrConfig, err)
+		return "", fmt.Errorf("%w: %s: %w", ErrConfig, flag, err)
 	}
 	token := strings.TrimSpace(string(bytes.TrimRight(b, "\n")))
 	if token == "" || len(token) > maxToken {
-		return "", fmt.Errorf("%w: --publish-token-file %s: want one line with the token in it", ErrConfig, path)
+		return "", fmt.Errorf("%w: %s %s: want one line with the token in it", ErrConfig, flag, path)
 	}
 	return token, nil
 }

@@ -73,6 +73,7 @@ type publisher struct {
 	cfg     PublishConfig
 	version catalog.Version
 	key     *release.Secret
+	trace   *prefetch.Trace // nil for none
 	root    *os.Root
 	scan    *tree.ScanResult
 	tree    *tree.Tree
@@ -92,8 +93,7 @@ func (p *publisher) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	hot, err := p.hot()
-	if err != nil {
+	if p.trace, err = p.readTrace(); err != nil {
 		return err
 	}
 	if p.scan, err = tree.Scan(ctx, p.cfg.Dir, tree.ScanOptions{Exclude: p.cfg.Exclude}); err != nil {
@@ -102,7 +102,7 @@ func (p *publisher) prepare(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading %s: %w", p.cfg.Dir, err)
 	}
-	p.tree, err = tree.Build(p.scan.Nodes, tree.Plan{PieceLength: p.cfg.PieceLength, Hot: hot})
+	p.tree, err = tree.Build(p.scan.Nodes, tree.Plan{PieceLength: p.cfg.PieceLength, Hot: p.trace.Hot()})
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (p *publisher) prepare(ctx context.Context) error {
 	return err
 }
 
-func (p *publisher) hot() ([]string, error) {
+func (p *publisher) readTrace() (*prefetch.Trace, error) {
 	if p.cfg.TraceFile == "" {
 		return nil, nil
 	}
@@ -123,7 +123,7 @@ func (p *publisher) hot() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--trace %s: %w", p.cfg.TraceFile, err)
 	}
-	return trace.Hot(), nil
+	return trace, nil
 }
 
 func (p *publisher) store(ctx context.Context) (bool, error) {
@@ -194,7 +194,19 @@ func (p *publisher) keep(ctx context.Context) (bool, error) {
 	if err := p.fill(ctx, stage); err != nil {
 		return false, errors.Join(err, stage.Discard())
 	}
+	if p.trace != nil {
+		if err := lib.keepTrace(p.cfg.Version, p.ownTrace()); err != nil {
+			return false, errors.Join(err, stage.Discard())
+		}
+	}
 	return true, lib.commit(ctx, p.cfg.Version, stage, p.signed)
+}
+
+// ownTrace is what the trace says of this release.
+func (p *publisher) ownTrace() *prefetch.Trace {
+	own := p.trace.Within(p.tree, prefetch.MaxEntries)
+	own.Release = p.cfg.Version
+	return own
 }
 
 // upload publishes to origins over HTTP; the content is read a second time.
@@ -207,7 +219,23 @@ func (p *publisher) upload(ctx context.Context) (bool, error) {
 	payload := snapshot.NewReader(ctx, snapshot.Config{Root: p.root, Tree: p.tree, Check: p.scan.Check})
 	defer payload.Close()
 	res, err := client.Publish(ctx, p.version, p.signed.Encode(), payload, p.tree.Total())
+	if err == nil {
+		p.uploadTrace(ctx, res.Origin)
+	}
 	return res.Changed, err
+}
+
+// uploadTrace gives the trace to the origin that has the release. The release
+// is published all the same when that fails.
+func (p *publisher) uploadTrace(ctx context.Context, origin string) {
+	if p.trace == nil {
+		return
+	}
+	client := &catalog.Client{Origins: []string{origin}, Token: p.cfg.Token}
+	defer client.Close()
+	if _, err := client.PutTrace(ctx, p.version, p.ownTrace().Encode(prefetch.MaxBytes)); err != nil {
+		p.cfg.Log.Warn("the origin has the release, but not its trace: hosts fetch it in another order", "cause", err)
+	}
 }
 
 func (p *publisher) result(changed bool) (Result, error) {
