@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,7 +87,13 @@ type daemon struct {
 
 // start starts dcfs with args; its messages go to a file named after name.
 func (e *env) start(name string, args ...string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(e.dcfs, args...), log: e.path(name + ".log"), done: make(chan struct{})}
+	return e.startIn(nil, name, args...)
+}
+
+// startIn does it behind other words, such as those that enter a namespace.
+func (e *env) startIn(words []string, name string, args ...string) (*daemon, error) {
+	all := append(slices.Clip(append(words, e.dcfs)), args...)
+	d := &daemon{cmd: exec.Command(all[0], all[1:]...), log: e.path(name + ".log"), done: make(chan struct{})}
 	f, err := os.Create(d.log)
 	if err != nil {
 		return nil, err
@@ -190,7 +197,12 @@ var ready = regexp.MustCompile(`origin ready: (http://\S+), peers at`)
 
 // origin serves the store below state on loopback.
 func (e *env) origin(state string) (*service, error) {
-	d, err := e.start("origin", "origin", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0",
+	return e.originIn(nil, "127.0.0.1", state)
+}
+
+// originIn serves it at another address, behind words as startIn's.
+func (e *env) originIn(words []string, addr, state string) (*service, error) {
+	d, err := e.startIn(words, "origin", "origin", "--listen", addr+":0", "--peer-listen", addr+":0",
 		"--state", state, "--run", e.path("run-origin"))
 	if err != nil {
 		return nil, err
@@ -213,6 +225,11 @@ func (e *env) origin(state string) (*service, error) {
 // mount mounts a release and returns once its listing is there, with the
 // seconds that took. The payload hardly comes: what is measured is the tree.
 func (e *env) mount(word string, more ...string) (d *daemon, at string, seconds float64, err error) {
+	return e.mountIn(nil, "127.0.0.1", word, more...)
+}
+
+// mountIn mounts it with another address, behind words as startIn's.
+func (e *env) mountIn(words []string, addr, word string, more ...string) (d *daemon, at string, seconds float64, err error) {
 	at = e.path("mount")
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return nil, "", 0, err
@@ -222,9 +239,9 @@ func (e *env) mount(word string, more ...string) (d *daemon, at string, seconds 
 		return nil, "", 0, err
 	}
 	args := append([]string{"mount", word, at, "--state", state, "--run", e.path("run-host"), "--insecure-unsigned",
-		"--at-end", "unmount", "--peer-listen", "127.0.0.1:0"}, more...)
+		"--at-end", "unmount", "--peer-listen", addr + ":0"}, more...)
 	start := time.Now()
-	if d, err = e.start("mount", args...); err != nil {
+	if d, err = e.startIn(words, "mount", args...); err != nil {
 		return nil, "", 0, err
 	}
 	err = d.until(e.ctx, 2*time.Minute, func() bool {
