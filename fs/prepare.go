@@ -57,6 +57,19 @@ func (e *CoveredError) Error() string {
 
 func (e *CoveredError) Unwrap() error { return ErrMountpoint }
 
+// LiveError says that a process serves a dcfs mount at the mountpoint. It wraps
+// ErrMountpoint.
+type LiveError struct {
+	Path   string // absolute, without symlinks
+	Source string // as in the table of mounts
+}
+
+func (e *LiveError) Error() string {
+	return fmt.Sprintf("%v: %s is live at %s; see dcfs status, or choose another mountpoint", ErrMountpoint, e.Source, e.Path)
+}
+
+func (e *LiveError) Unwrap() error { return ErrMountpoint }
+
 // available returns why this process cannot mount.
 func available() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -137,7 +150,7 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 			return fmt.Errorf("%w: %s (%s) is mounted at %s and does not answer; see who serves it, or detach it: umount -l %s",
 				ErrMountpoint, m.Source, m.FSType, path, path)
 		case m.FSType == fuseType:
-			return fmt.Errorf("%w: %s is live at %s; see dcfs status, or choose another mountpoint", ErrMountpoint, m.Source, path)
+			return &LiveError{Path: path, Source: m.Source}
 		default:
 			return fmt.Errorf("%w: %s (%s) is mounted at %s; unmount it: umount %s", ErrMountpoint, m.Source, m.FSType, path, path)
 		}

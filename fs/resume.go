@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -31,8 +32,16 @@ type State struct {
 	Minor uint32 `json:"minor"`
 }
 
+// ErrNoResume is wrapped by Hold when the kernel cannot let another process go
+// on with a mount: that needs Linux 6.9.
+var ErrNoResume = errors.New("this kernel does not send requests again")
+
 // Hold returns a copy of what the mount hangs on. The caller closes both files.
+// Errors wrap ErrNoResume when it would be of no use.
 func (s *Server) Hold() (Held, error) {
+	if s.conn.settings.Flags64()&fuse.CAP_HAS_RESEND == 0 {
+		return Held{}, ErrNoResume
+	}
 	var files [2]*os.File
 	for i, fd := range []int{s.conn.dev, s.at} {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -47,6 +56,13 @@ func (s *Server) Hold() (Held, error) {
 	return Held{Device: files[0], Below: files[1], State: State{
 		Path: s.path, Init: s.conn.init, Mount: s.mnt.id, Major: s.mnt.major, Minor: s.mnt.minor,
 	}}, nil
+}
+
+// Ended reports whether the mount is not there any more. It asks nobody.
+func (h Held) Ended() bool {
+	p := []unix.PollFd{{Fd: int32(h.Device.Fd())}}
+	_, err := unix.Poll(p, 0)
+	return err == nil && p[0].Revents&unix.POLLERR != 0
 }
 
 // Close closes both files. It may be called more than once.

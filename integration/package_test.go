@@ -133,7 +133,7 @@ func (n *notified) wait(t *testing.T, what string) {
 func TestServiceManager(t *testing.T) {
 	l := newLifeLab(t, 1, 1<<20)
 	_, dest := l.paths(t)
-	for _, more := range [][]string{nil, {"--survive"}} {
+	for _, more := range [][]string{nil, {"--survive=false"}} {
 		manager := listenNotify(t, t.TempDir())
 		mountpoint := filepath.Join(t.TempDir(), "m")
 		must(t, os.MkdirAll(mountpoint, 0o755))

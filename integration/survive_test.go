@@ -31,17 +31,24 @@ type survivor struct {
 
 // server is the process id of the one that serves, 0 while there is none.
 func (s *survivor) server() int {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.p.PID()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, list := range lists {
-		b, _ := os.ReadFile(list) // the thread may have ended
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			return pid
-		}
+	for _, pid := range children(s.p.PID()) {
+		return pid
 	}
 	return 0
+}
+
+// children lists the processes that a process has made, by all its threads.
+func children(pid int) (all []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // the thread may have ended
+		for pid := range strings.FieldsSeq(string(b)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
 }
 
 // serving says whether pid has come so far that it answers: it is the one that
@@ -82,8 +89,8 @@ func (s *survivor) kills(n int) {
 }
 
 // reader runs a shell command on the mount again and again, which has to print
-// the same each time.
-func (s *survivor) reader(stop <-chan struct{}, want, command string) {
+// the same each time. run makes the process.
+func (s *survivor) reader(stop <-chan struct{}, want, command string, run func(context.Context, ...string) *exec.Cmd) {
 	for {
 		select {
 		case <-stop:
@@ -91,18 +98,29 @@ func (s *survivor) reader(stop <-chan struct{}, want, command string) {
 		default:
 		}
 		start := time.Now()
-		cmd := exec.Command("sh", "-c", command)
-		cmd.Dir = s.n.Dir
+		cmd := run(context.Background(), "sh", "-c", command)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		s.mu.Lock()
 		s.slow[command] = max(s.slow[command], time.Since(start))
 		if err != nil || string(out) != want {
-			s.bad = append(s.bad, fmt.Sprintf("%s: %v, %.200q, want %.200q: %s", command, err, out, want, &stderr))
+			s.bad = append(s.bad, fmt.Sprintf("%s: %v, %.200q, want %.200q: %.300s", command, err, out, want, &stderr))
 		}
 		s.mu.Unlock()
 	}
+}
+
+// useCommands list, read, run and map what is mounted.
+var useCommands = []string{
+	"find . | LC_ALL=C sort | sha256sum",
+	"cat $(find . -type f | LC_ALL=C sort) | sha256sum",
+	"./bin/run runs",
+	"cmp big/00.bin big/00.bin && dd if=big/03.bin bs=64k skip=5 count=20 status=none | sha256sum",
+}
+
+func here(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, args[0], args[1:]...)
 }
 
 // TestSurvive kills the process that serves a mount while programs read it, map
@@ -125,19 +143,18 @@ func TestSurvive(t *testing.T) {
 	n.Shape(lab.Shape{Down: "12mbit"}) // so that readers meet what is not here yet
 	dest := filepath.Join(n.Releases(), "v")
 	s.p = n.daemon("mount", "mount", release.Version, s.mnt, "--origin", o.url(), "--dest", dest,
-		"--activate", filepath.Join(n.Dir, "current"), "--survive", "--linger", "10m")
+		"--activate", filepath.Join(n.Dir, "current"), "--linger", "10m")
 	n.reach(s.p, "v", "mounted", 20*time.Second)
 
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	start := func(command string) {
 		want := tool(t, source, "sh", "-c", command)
-		readers.Go(func() { s.reader(stop, want, "cd "+s.mnt+" && "+command) })
+		readers.Go(func() { s.reader(stop, want, "cd "+s.mnt+" && "+command, here) })
 	}
-	start("find . | LC_ALL=C sort | sha256sum")
-	start("cat $(find . -type f | LC_ALL=C sort) | sha256sum")
-	start("./bin/run runs")
-	start("cmp big/00.bin big/00.bin && dd if=big/05.bin bs=64k skip=5 count=20 status=none | sha256sum")
+	for _, command := range useCommands {
+		start(command)
+	}
 
 	s.kills(kills)
 	n.Shape(lab.Shape{})

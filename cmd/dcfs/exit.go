@@ -16,6 +16,7 @@ import (
 	"dcfs/cmd/internal/control"
 	"dcfs/cmd/internal/fleet"
 	"dcfs/cmd/internal/gc"
+	"dcfs/cmd/internal/holder"
 	"dcfs/cmd/internal/origin"
 	dcfs "dcfs/fs"
 	"dcfs/fs/activate"
@@ -172,11 +173,18 @@ func signals(parent context.Context) (context.Context, func()) {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
 		signal.Notify(ch, syscall.SIGHUP)
 	}
+	if holder.Held() {
+		signal.Notify(ch, holder.End)
+	}
 	go func() {
-		for range 2 {
+		for {
 			select {
 			case s := <-ch:
 				sig := signalled{s.(syscall.Signal)}
+				if s == holder.End { // may come with the same that the parent got
+					cancel(signalled{syscall.SIGTERM})
+					continue
+				}
 				if ctx.Err() != nil {
 					os.Exit(sig.code())
 				}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"dcfs/cmd/internal/detach"
 	"dcfs/cmd/internal/holder"
 	"dcfs/cmd/internal/service"
-	"dcfs/fs"
 )
 
 // lifeFlags are the flags of the commands that live a release's life on this
@@ -60,12 +58,10 @@ func liveRelease(c *cli.Context, cfg agent.Config) error {
 		return err
 	}
 	held := holder.Inherit()
-	if cfg.Mountpoint != "" && c.Bool("survive") && held == nil && (stage == "" || detach.Started()) {
-		log, err := logger(c, c.App.ErrWriter)
-		if err != nil {
+	if cfg.Mountpoint != "" && held == nil && (stage == "" || detach.Started()) {
+		if done, err := keepMount(c, cfg); done || err != nil {
 			return err
 		}
-		return holder.Run(c.Context, os.Args, detach.Pass(), log)
 	}
 	parent := detach.Inherit()
 	show := newProgress(c)
@@ -80,30 +76,6 @@ func liveRelease(c *cli.Context, cfg agent.Config) error {
 		return background(c, cfg, stage, show)
 	}
 	return foreground(c, cfg, parent, show)
-}
-
-// beHeld joins a life to the process that keeps its mount, if there is one.
-func beHeld(held *holder.Child, cfg *agent.Config) error {
-	if held == nil {
-		cfg.PID = os.Getpid()
-		return nil
-	}
-	cfg.PID = held.Parent
-	cfg.Hold = func(h agent.Heritage) error {
-		text, err := json.Marshal(h)
-		if err != nil {
-			return err
-		}
-		return held.Deposit(text, h.Mount.Device, h.Mount.Below)
-	}
-	if len(held.Files) != 2 {
-		return nil // the first of its lives
-	}
-	cfg.Resume = &agent.Heritage{Mount: fs.Held{Device: held.Files[0], Below: held.Files[1]}}
-	if err := json.Unmarshal(held.Text, cfg.Resume); err != nil {
-		return fmt.Errorf("what a process that died left: %w", err)
-	}
-	return nil
 }
 
 func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show *progress) error {

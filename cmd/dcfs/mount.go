@@ -24,7 +24,7 @@ Examples:
   dcfs mount ./web-1.torrent /mnt --peer 10.0.0.7:7072 --up 50MiB`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "dest", Usage: "the real copy's `DIR`, made by this command, or MOUNTPOINT itself (default: STATE/releases/VERSION)"},
-			&cli.BoolFlag{Name: "survive", Usage: "a parent process keeps the mount: if the one that serves it is killed, another takes over and readers only wait"},
+			&cli.BoolFlag{Name: "survive", Value: true, Usage: "a parent process keeps the mount: if the one that serves it is killed, another takes over and readers only wait"},
 			&cli.StringFlag{Name: "trace", Usage: "fetch what this trace `FILE` names before the rest, or \"none\" (default: the origin's trace, if it has one)"},
 			&cli.StringFlag{Name: "trace-token-file", Usage: "`FILE` with the token of the origin's --trace-token-file: give it a trace of what is read first here (default: none)"},
 			&cli.BoolFlag{Name: "nosuid", Usage: "ignore setuid, setgid and file capabilities in the mount"},

@@ -151,14 +151,40 @@ func (d *daemon) lastWords() string {
 	return lastLine(raw)
 }
 
-// memory is a figure of /proc/PID/status in KiB, such as RssAnon.
-func (d *daemon) memory(field string) int64 {
-	return procKiB(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid), field)
+// all lists the processes of the program: a mount's parent has a child that serves.
+func (d *daemon) all() []int {
+	pids := []int{d.cmd.Process.Pid}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
+	for _, list := range lists {
+		raw, _ := os.ReadFile(list)
+		for text := range strings.FieldsSeq(string(raw)) {
+			if pid, err := strconv.Atoi(text); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// memory is a figure of /proc/PID/status in KiB, such as RssAnon, of all the
+// program's processes together.
+func (d *daemon) memory(field string) (sum int64) {
+	for _, pid := range d.all() {
+		sum += procKiB(fmt.Sprintf("/proc/%d/status", pid), field)
+	}
+	return sum
 }
 
 // cpu is how many seconds of processor time the program has taken.
-func (d *daemon) cpu() float64 {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+func (d *daemon) cpu() (sum float64) {
+	for _, pid := range d.all() {
+		sum += cpuOf(pid)
+	}
+	return sum
+}
+
+func cpuOf(pid int) float64 {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 	if len(f) < 13 {
 		return 0

@@ -47,16 +47,16 @@ func (l *life) preflight(ctx context.Context) error {
 		return nil
 	}
 	if inPlace {
-		if l.cfg.Hold != nil {
-			return fmt.Errorf("%w: --survive does not go with a copy at MOUNTPOINT itself: leave it out, or give --dest a place of its own", ErrConfig)
-		}
 		if done, err := l.standsInPlace(ctx); done || err != nil {
 			return err
 		}
 	}
-	place, err := fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
-	if l.place = place; inPlace {
-		l.inPlace, l.cfg.Dest = true, place.Path
+	err := afterDeath(ctx, func() (err error) {
+		l.place, err = fs.Prepare(ctx, l.cfg.Mountpoint, l.log)
+		return err
+	})
+	if inPlace {
+		l.inPlace, l.cfg.Dest = true, l.place.Path
 		return err
 	}
 	return l.acceptNative(err)
@@ -92,13 +92,14 @@ func (l *life) checkLink() error {
 
 // openNode listens for peers. It comes first because a magnet's metadata is
 // fetched from them.
-func (l *life) openNode() error {
-	node, err := swarm.NewNode(swarm.NodeConfig{
-		Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
-		MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
+func (l *life) openNode(ctx context.Context) error {
+	return afterDeath(ctx, func() (err error) {
+		l.node, err = swarm.NewNode(swarm.NodeConfig{
+			Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
+			MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
+		})
+		return err
 	})
-	l.node = node
-	return err
 }
 
 func (l *life) closeNode() {
@@ -224,16 +225,16 @@ func (l *life) settle() {
 
 // openContent opens the staged files, or a copy that stands already, and the
 // piece store over them.
-func (l *life) openContent() error {
+func (l *life) openContent(ctx context.Context) error {
 	var err error
 	if l.whole, err = materialise.Complete(l.cfg.State, l.cfg.Dest, l.rel.InfoHash); err != nil {
 		return err
 	}
 	if l.whole {
 		l.log.Info("the release is materialised here already", "dest", l.cfg.Dest)
-		l.disk, err = l.openCopy()
+		err = afterDeath(ctx, func() (err error) { l.disk, err = l.openCopy(); return err })
 	} else {
-		l.disk, err = l.openStage()
+		err = afterDeath(ctx, func() (err error) { l.disk, err = l.openStage(); return err })
 	}
 	if err != nil {
 		return err

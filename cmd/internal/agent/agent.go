@@ -167,14 +167,14 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	if err := errors.Join(l.readTrace(), l.preflight(ctx)); err != nil {
 		return err
 	}
-	if err := l.openNode(); err != nil {
+	if err := l.openNode(ctx); err != nil {
 		return err
 	}
 	defer l.closeNode()
 	if err := l.acquire(ctx); err != nil {
 		return err
 	}
-	if err := l.openContent(); err != nil {
+	if err := l.openContent(ctx); err != nil {
 		return err
 	}
 	group.Go(func() error { return l.store.Run(background) })

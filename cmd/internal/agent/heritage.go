@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 // for the mount's files, goes from one version of the program to the next.
 type Heritage struct {
 	Mount     fs.Held   `json:"-"`
+	Asked     string    `json:"asked"` // RELEASE and MOUNTPOINT, as the command line has them
 	State     fs.State  `json:"mount"`
 	Version   string    `json:"version"`  // of the release
 	InfoHash  string    `json:"infohash"` // 40 hex digits
@@ -25,18 +27,30 @@ type Heritage struct {
 	Opened    time.Time `json:"opened"`    // when the signature was checked: an expiry does not end a mount
 }
 
+// Fits says whether a life of c would go on with this mount, and the mount is
+// there.
+func (h *Heritage) Fits(c Config) bool { return h.Asked == c.asked() && !h.Mount.Ended() }
+
+func (c *Config) asked() string {
+	return c.Release + " " + c.Mountpoint
+}
+
 // bequeath leaves everything as it stands to a successor.
 func (l *life) bequeath() error {
 	if l.cfg.Hold == nil || l.server == nil {
 		return nil
 	}
 	held, err := l.server.Hold()
+	if errors.Is(err, fs.ErrNoResume) {
+		l.log.Debug("the mount ends with this process", "cause", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer held.Close()
 	return l.cfg.Hold(Heritage{
-		Mount: held, State: held.State, Version: l.rel.Name, InfoHash: hex.EncodeToString(l.rel.InfoHash[:]),
+		Mount: held, Asked: l.cfg.asked(), State: held.State, Version: l.rel.Name, InfoHash: hex.EncodeToString(l.rel.InfoHash[:]),
 		Trackers: l.trackers, Activated: l.activated, Opened: l.opened(),
 	})
 }

@@ -25,7 +25,8 @@ func (l *life) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 	if l.cfg.HTTP == "" {
 		return nil
 	}
-	lis, err := net.Listen("tcp", l.cfg.HTTP)
+	var lis net.Listener
+	err := afterDeath(ctx, func() (err error) { lis, err = net.Listen("tcp", l.cfg.HTTP); return err })
 	if err != nil {
 		return fmt.Errorf("%w on %s: %w; choose another address with --http", ErrHTTP, l.cfg.HTTP, err)
 	}

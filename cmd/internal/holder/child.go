@@ -24,6 +24,9 @@ type Child struct {
 	socket int
 }
 
+// Held reports whether Run made this process. It is false after Inherit.
+func Held() bool { return os.Getenv(heldEnv) == strconv.Itoa(os.Getppid()) }
+
 // Inherit returns the child's end in a process that Run made, and nil in any
 // other. It takes the signs away, so that the child's own children do not take
 // themselves for ours.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,7 +24,7 @@ func TestMain(m *testing.M) {
 		if c := Inherit(); c != nil {
 			play(c, role)
 		}
-		os.Exit(99)
+		os.Exit(parent())
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -48,7 +50,16 @@ func play(c *Child, role string) {
 	case role == "forever":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case role == "wait":
+		told := make(chan os.Signal, 1)
+		time.Sleep(500 * time.Millisecond) // it comes before anybody listens
+		signal.Notify(told, End)
+		<-told
+		fmt.Fprint(f, "told;")
+		os.Exit(9)
+	case role == "renew" && life == 0:
+		fmt.Fprint(f, "deposited;")
 		time.Sleep(time.Minute)
+	case role == "renew":
 	case life == 0:
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case life == 1:
@@ -57,8 +68,31 @@ func play(c *Child, role string) {
 	os.Exit(7)
 }
 
+// parent is a parent in a process of its own, which SIGUSR2 may make another.
+func parent() int {
+	if len(os.Args) > 1 {
+		return 0 // --version
+	}
+	found := Renewed()
+	if found != nil {
+		fmt.Fprintf(os.NewFile(3, ""), "renewed with %q;", found.Text)
+	}
+	c := Config{Argv: os.Args[:1], Pass: os.NewFile(3, ""), Found: found, Log: slog.New(slog.DiscardHandler)}
+	return code(Run(context.Background(), c))
+}
+
+// kept is a Store.
+type kept struct{ said string }
+
+func (k *kept) Keep(text []byte, files []*os.File) error {
+	k.said += fmt.Sprintf("%s %d;", text, len(files))
+	return nil
+}
+
+func (k *kept) Clear() { k.said += "clear" }
+
 // hold runs a parent and returns what its children wrote.
-func hold(t *testing.T, ctx context.Context, role string) (string, error) {
+func hold(t *testing.T, ctx context.Context, role string, store Store) (string, error) {
 	t.Helper()
 	t.Setenv(roleEnv, role)
 	f, err := os.Create(filepath.Join(t.TempDir(), "lives"))
@@ -66,7 +100,7 @@ func hold(t *testing.T, ctx context.Context, role string) (string, error) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	err = Run(ctx, os.Args[:1], f, slog.New(slog.DiscardHandler))
+	err = Run(ctx, Config{Argv: os.Args[:1], Pass: f, Store: store, Log: slog.New(slog.DiscardHandler)})
 	wrote, rerr := os.ReadFile(f.Name())
 	if rerr != nil {
 		t.Fatal(rerr)
@@ -83,30 +117,66 @@ func code(err error) int {
 }
 
 func TestSuccessors(t *testing.T) {
-	wrote, err := hold(t, t.Context(), "three lives")
+	var store kept
+	wrote, err := hold(t, t.Context(), "three lives", &store)
 	if wrote != "0 true;1 true;2 true;" || code(err) != 7 {
 		t.Errorf("%q, %v", wrote, err)
+	}
+	if store.said != "x 1;xx 1;xxx 1;clear" {
+		t.Errorf("the store was told %q", store.said)
 	}
 }
 
 // TestGivesUp: without a deposit nothing is there to take over, and a child
 // that dies again and again is not brought back for ever.
 func TestGivesUp(t *testing.T) {
-	if wrote, err := hold(t, t.Context(), "no deposit"); wrote != "0 true;" || code(err) != 128+9 {
+	if wrote, err := hold(t, t.Context(), "no deposit", nil); wrote != "0 true;" || code(err) != 128+9 {
 		t.Errorf("%q, %v", wrote, err)
 	}
-	if wrote, err := hold(t, t.Context(), "forever"); strings.Count(wrote, ";") != attempts || code(err) != 128+9 {
+	if wrote, err := hold(t, t.Context(), "forever", nil); strings.Count(wrote, ";") != attempts || code(err) != 128+9 {
 		t.Errorf("%q, %v", wrote, err)
 	}
 }
 
+// TestTold: the child is told to end by a signal that waits until it listens.
 func TestTold(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	start := time.Now()
-	_, err := hold(t, ctx, "wait")
-	if code(err) != 128+15 || time.Since(start) > 30*time.Second {
-		t.Errorf("%v after %s", err, time.Since(start))
+	if wrote, err := hold(t, ctx, "wait", nil); wrote != "0 true;told;" || code(err) != 9 {
+		t.Errorf("%q, %v", wrote, err)
+	}
+}
+
+// TestRenew: the parent becomes the program on the disk, with the same process
+// id, and the next child has what the one before deposited.
+func TestRenew(t *testing.T) {
+	t.Setenv(roleEnv, "renew")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.Command(os.Args[0])
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{w}, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	w.Close()
+	var said string
+	for buf := make([]byte, 256); ; {
+		n, err := r.Read(buf)
+		said += string(buf[:n])
+		if strings.HasSuffix(said, "deposited;") { // in the first life
+			cmd.Process.Signal(syscall.SIGUSR2)
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	if said != `0 true;deposited;renewed with "x";1 true;` || cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("%q, %v", said, err)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package service tells the service manager how this process is, when systemd
-// started it with Type=notify; elsewhere it does nothing.
+// started it with Type=notify, and has it keep what shall outlive the process;
+// elsewhere it does nothing.
 //
 // It must never keep a process from its work: a manager that does not listen is
 // no error. It must never ping the watchdog by a clock of its own, which would
@@ -36,7 +37,7 @@ func Find(log *slog.Logger) *Manager {
 }
 
 // watchdog is how often this process has to say that it lives; 0 for never. A
-// process whose parent keeps its mount (mount --survive) speaks for that, which
+// process whose parent keeps its mount speaks for that, which
 // is whom systemd started.
 func watchdog() time.Duration {
 	pid, _ := strconv.Atoi(os.Getenv("WATCHDOG_PID"))
