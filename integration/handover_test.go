@@ -26,11 +26,11 @@ type actor struct {
 	out *bufio.Reader
 }
 
-func (l *lifeLab) act(t *testing.T, role string, args ...string) *actor {
+func (n *node) act(t *testing.T, role string, args ...string) *actor {
 	t.Helper()
 	exe, err := os.Executable()
 	must(t, err)
-	cmd := l.n.Command(t.Context(), exe, args...)
+	cmd := n.Command(t.Context(), exe, args...)
 	cmd.Env = append(os.Environ(), roleEnv+"="+role)
 	cmd.Dir = "/" // not in what is mounted
 	cmd.Stderr = os.Stderr
@@ -110,8 +110,8 @@ func (l *useLab) use(t *testing.T, name, atEnd string) (mountpoint string, p *la
 		"--linger", "300ms", "--at-end", atEnd, "--down", "8MiB")
 	t.Cleanup(func() { p.Kill(); must(t, l.n.Unmount(mountpoint)) })
 	l.says(t, p, "state=mounted")
-	loop = l.act(t, "touch", mountpoint, l.manifest)
-	user = l.act(t, "stay", mountpoint, "lib/01", "big/01.bin", "bin/stays")
+	loop = l.n.act(t, "touch", mountpoint, l.manifest)
+	user = l.n.act(t, "stay", mountpoint, "lib/01", "big/01.bin", "bin/stays")
 	return mountpoint, p, loop, user
 }
 
@@ -183,39 +183,54 @@ func (l *useLab) exits(t *testing.T, p *lab.Process, code int) {
 	}
 }
 
+// rounds runs do, once or, in a soak, for every fourth handover, each time with
+// a name of its own.
+func rounds(t *testing.T, do func(t *testing.T, name string)) {
+	for i := range max(1, *handovers/4) {
+		name := fmt.Sprint("r", i)
+		t.Run(name, func(t *testing.T) { do(t, name) })
+	}
+}
+
 // TestAtEndUnmount: users who leave in time see no error, and the mount goes.
 func TestAtEndUnmount(t *testing.T) {
 	l := newUseLab(t)
-	mountpoint, p, loop, user := l.use(t, "unmount", "unmount")
-	l.says(t, p, "state=lingering")
-	if got := user.ask(); got != "ok" {
-		t.Error(got)
-	}
-	user.end()
-	if f := found(t, loop); f.Native != 0 || f.Fuse == 0 {
-		t.Errorf("%d passes on the mount, %d on something else", f.Fuse, f.Native)
-	}
-	l.exits(t, p, 0)
-	if left := l.n.MountsBelow(l.n.Dir); len(left) > 0 {
-		t.Errorf("%s is left: %v", mountpoint, left)
-	}
+	rounds(t, func(t *testing.T, name string) {
+		mountpoint, p, loop, user := l.use(t, name, "unmount")
+		l.says(t, p, "state=lingering")
+		if got := user.ask(); got != "ok" {
+			t.Error(got)
+		}
+		user.end()
+		if f := found(t, loop); f.Native != 0 || f.Fuse == 0 {
+			t.Errorf("%d passes on the mount, %d on something else", f.Fuse, f.Native)
+		}
+		l.exits(t, p, 0)
+		if left := l.n.MountsBelow(l.n.Dir); len(left) > 0 {
+			t.Errorf("%s is left: %v", mountpoint, left)
+		}
+		must(t, os.RemoveAll(filepath.Join(l.n.Releases(), name)))
+	})
 }
 
 // TestAtEndKeep: the mount serves on after the linger, with nobody to fetch
 // from, until the process is told to end.
 func TestAtEndKeep(t *testing.T) {
 	l := newUseLab(t)
-	_, p, loop, user := l.use(t, "keep", "keep")
-	l.says(t, p, "the mount stays until the process is told to end")
-	l.o.Cut()
-	time.Sleep(500 * time.Millisecond)
-	if got := user.ask(); got != "ok" {
-		t.Error(got)
-	}
-	user.end()
-	if f := found(t, loop); f.Native != 0 || f.Fuse == 0 || !p.Running() {
-		t.Errorf("%d passes on the mount, %d on something else; the process runs: %t", f.Fuse, f.Native, p.Running())
-	}
-	l.o.Heal()
-	l.stop(t, p)
+	rounds(t, func(t *testing.T, name string) {
+		_, p, loop, user := l.use(t, name, "keep")
+		l.says(t, p, "the mount stays until the process is told to end")
+		l.o.Cut()
+		time.Sleep(500 * time.Millisecond)
+		if got := user.ask(); got != "ok" {
+			t.Error(got)
+		}
+		user.end()
+		if f := found(t, loop); f.Native != 0 || f.Fuse == 0 || !p.Running() {
+			t.Errorf("%d passes on the mount, %d on something else; the process runs: %t", f.Fuse, f.Native, p.Running())
+		}
+		l.o.Heal()
+		l.stop(t, p)
+		must(t, os.RemoveAll(filepath.Join(l.n.Releases(), name)))
+	})
 }

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -67,10 +68,11 @@ func serving(pid int) bool {
 }
 
 // kills kills the serving process n times, each time when a new one serves.
+// Every eighth time the whole program is renewed instead, as for an upgrade.
 func (s *survivor) kills(n int) {
 	s.t.Helper()
 	last := 0
-	for range n {
+	for i := range n {
 		ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 		err := lab.Poll(ctx, func() (bool, error) {
 			pid := s.server()
@@ -78,6 +80,9 @@ func (s *survivor) kills(n int) {
 				return false, nil
 			}
 			last = pid
+			if i%8 == 7 {
+				return true, s.p.Signal(syscall.SIGUSR2)
+			}
 			return true, syscall.Kill(pid, syscall.SIGKILL)
 		})
 		cancel()
@@ -156,6 +161,7 @@ func TestSurvive(t *testing.T) {
 		start(command)
 	}
 
+	watch := n.act(t, "probe", s.mnt, "bin/run")
 	s.kills(kills)
 	n.Shape(lab.Shape{})
 	n.reach(s.p, "v", "lingering", 60*time.Second)
@@ -166,7 +172,12 @@ func TestSurvive(t *testing.T) {
 	for _, b := range s.bad {
 		t.Error(b)
 	}
-	t.Logf("%d kills; the longest rounds of the readers: %v", kills+kills/4, s.slow)
+	var found pauses
+	must(t, json.Unmarshal([]byte(watch.end()), &found))
+	if len(found.Errors) > 0 {
+		t.Errorf("wrong answers: %v", found.Errors)
+	}
+	t.Logf("%d kills; %s; the longest rounds of the readers: %v", kills+kills/4, found.summary(), s.slow)
 	equal(t, source, dest)
 	equal(t, source, s.mnt)
 	if got := len(n.MountsBelow(s.mnt)); got > 2 {

@@ -198,8 +198,8 @@ func TestUnderSystemd(t *testing.T) {
 	for _, b := range m.bad {
 		t.Error(b)
 	}
-	if got := m.property("NFileDescriptorStore"); got != "3" {
-		t.Errorf("%s descriptors are stored, want 3", got)
+	if got := m.property("NFileDescriptorStore"); got != "4" {
+		t.Errorf("%s descriptors are stored, want 4", got)
 	}
 	m.systemctl("stop", m.unit)
 	if got := m.systemctl("show", "-p", "Result,ActiveState,NFileDescriptorStore", m.unit); got != "NFileDescriptorStore=0\nResult=success\nActiveState=inactive" {

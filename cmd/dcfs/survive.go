@@ -68,7 +68,11 @@ func beHeld(held *holder.Child, cfg *agent.Config) (err error) {
 		if err != nil {
 			return err
 		}
-		return held.Deposit(text, h.Mount.Device, h.Mount.Below)
+		files := []*os.File{h.Mount.Device, h.Mount.Below}
+		if h.Written != nil {
+			files = append(files, h.Written)
+		}
+		return held.Deposit(text, files...)
 	}
 	if len(held.Files) > 0 { // not the first of its lives
 		cfg.Resume, err = heritage(held.Text, held.Files)
@@ -78,10 +82,13 @@ func beHeld(held *holder.Child, cfg *agent.Config) (err error) {
 
 // heritage reads what a life deposited.
 func heritage(text []byte, files []*os.File) (*agent.Heritage, error) {
-	if len(files) != 2 {
+	if len(files) != 2 && len(files) != 3 {
 		return nil, fmt.Errorf("what a process that died left: %d files", len(files))
 	}
 	h := &agent.Heritage{Mount: fs.Held{Device: files[0], Below: files[1]}}
+	if len(files) == 3 {
+		h.Written = files[2]
+	}
 	if err := json.Unmarshal(text, h); err != nil {
 		return nil, fmt.Errorf("what a process that died left: %w", err)
 	}

@@ -52,6 +52,7 @@ type StageConfig struct {
 	Dest     string // the directory to make
 	Tree     *tree.Tree
 	InfoHash [20]byte     // a stage of another release is discarded
+	Resumed  bool         // the stage is of this release, also when it has no record of it yet
 	Log      *slog.Logger // nil: no log
 	Disk     durable.Disk // for tests; the zero value is right
 }
@@ -212,7 +213,7 @@ func lockStage(dir *durable.Dir) (*durable.Lock, error) {
 // dropOther empties a stage that is not of this release, or of none for sure.
 func (s *Stage) dropOther() error {
 	have, err := readHave(s.dir, s.cfg.InfoHash)
-	if s.have = have; have != nil || err != nil {
+	if s.have = have; have != nil || err != nil || s.cfg.Resumed {
 		return err
 	}
 	names, err := s.dir.Names()

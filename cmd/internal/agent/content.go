@@ -31,6 +31,7 @@ func (l *life) openStage() (disk, error) {
 	}
 	stage, err := materialise.OpenStage(materialise.StageConfig{
 		Dest: l.cfg.Dest, Tree: l.rel.Tree, InfoHash: l.rel.InfoHash, Log: l.log,
+		Resumed: l.cfg.Resume != nil && l.cfg.Resume.Written != nil,
 	})
 	if err != nil {
 		return nil, err
@@ -51,6 +52,9 @@ func (s staged) WriteAt(p []byte, off int64) (int, error) {
 	n, err := s.Stage.WriteAt(p, off)
 	if errors.Is(err, materialise.ErrSealed) && s.life.finished.Load() {
 		return len(p), nil
+	}
+	if err == nil { // the store writes whole pieces
+		s.life.written.note(s.life.rel.Layout.At(off), true)
 	}
 	return n, err
 }
@@ -109,6 +113,7 @@ func (l *life) openStore() error {
 	if err != nil {
 		return err
 	}
+	l.openWritten()
 	l.atStart = l.claimed()
 	store, err := cache.New(cache.Config{
 		Layout: l.rel.Layout, Hash: l.rel.Hash, Backing: l.disk, Memory: memory,
@@ -130,29 +135,54 @@ const ahead = 1 << 20
 
 func aheadOf(l piece.Layout) int { return max(4, int(ahead/l.Length)) }
 
+// openWritten takes over, or begins, the note of what is written, when there is
+// somebody to leave it to.
+func (l *life) openWritten() {
+	n := l.rel.Layout.Count()
+	var err error
+	switch {
+	case l.cfg.Resume != nil && l.cfg.Resume.Written != nil:
+		l.written, err = findWritten(l.cfg.Resume.Written, n, l.log)
+	case l.cfg.Hold != nil && l.cfg.Resume == nil && !l.whole:
+		l.written, err = newWritten(n, l.log)
+	}
+	if err != nil {
+		l.log.Warn("what is not durable will come again when this process dies", "cause", err)
+	}
+}
+
 func (l *life) claimed() *piece.Set {
 	n := l.rel.Layout.Count()
+	set := piece.NewSet(n)
 	if l.whole {
-		all := piece.NewSet(n)
 		for i := range piece.Index(n) {
-			all.Add(i)
+			set.Add(i)
 		}
-		return all
+		return set
 	}
 	if stage, ok := l.disk.(staged); ok {
 		if have, ok := stage.LoadHave(); ok {
-			if set, ok := piece.SetFromBytes(have, n); ok && set.Len() > 0 {
-				l.log.Info("resuming", "pieces", set.Len(), "of", n)
-				return set
+			if durable, ok := piece.SetFromBytes(have, n); ok {
+				set = durable
 			}
 		}
 	}
-	return nil
+	if l.written != nil {
+		for i := range l.written.pieces().All() {
+			set.Add(i)
+		}
+	}
+	if set.Len() == 0 {
+		return nil
+	}
+	l.log.Info("resuming", "pieces", set.Len(), "of", n)
+	return set
 }
 
 // onLost is told of pieces that were here and are not any more. They are
 // fetched again.
 func (l *life) onLost(i piece.Index, why error) {
+	l.written.note(i, false)
 	if !errors.Is(why, cache.ErrDamaged) {
 		l.pausePrefetch()
 	}
@@ -183,6 +213,7 @@ func (l *life) closeContent() {
 	}
 	l.store.Close()
 	l.memory.Close()
+	l.written.close()
 	if stage, ok := l.disk.(staged); ok {
 		if err := stage.Clear(); err != nil {
 			l.log.Warn("what stood at the mountpoint before is left beside it", "cause", err)

@@ -18,6 +18,7 @@ import (
 // for the mount's files, goes from one version of the program to the next.
 type Heritage struct {
 	Mount     fs.Held   `json:"-"`
+	Written   *os.File  `json:"-"`     // see written; nil when the copy stood at the start
 	Asked     string    `json:"asked"` // RELEASE and MOUNTPOINT, as the command line has them
 	State     fs.State  `json:"mount"`
 	Version   string    `json:"version"`  // of the release
@@ -49,8 +50,12 @@ func (l *life) bequeath() error {
 		return err
 	}
 	defer held.Close()
+	var wrote *os.File
+	if l.written != nil {
+		wrote = l.written.file
+	}
 	return l.cfg.Hold(Heritage{
-		Mount: held, Asked: l.cfg.asked(), State: held.State, Version: l.rel.Name, InfoHash: hex.EncodeToString(l.rel.InfoHash[:]),
+		Mount: held, Written: wrote, Asked: l.cfg.asked(), State: held.State, Version: l.rel.Name, InfoHash: hex.EncodeToString(l.rel.InfoHash[:]),
 		Trackers: l.trackers, Activated: l.activated, Opened: l.opened(),
 	})
 }

@@ -42,6 +42,7 @@ type life struct {
 	pulse    pulse
 	reads    *metrics.Reads // nil without --http
 	disk     disk
+	written  *written // what a successor need not fetch; nil without one
 	memory   *cache.Memory
 	store    *cache.Store
 	swarm    *swarm.Swarm
