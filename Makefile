@@ -84,9 +84,9 @@ bench-swarm: build ## a swarm on shaped links beside other programs; SWARM='-cas
 	$(GO) test ./integration/benchswarm -run '^$$' -bench . -benchtime 1x -timeout 0 -args -dcfs ../../bin/dcfs $(SWARM)
 
 # A kill takes about three seconds. SOAK_SEED=N repeats a run.
-soak: deps ## what needs many rounds: kills of a live swarm (SOAK=300), handovers under use (HANDOVERS=200), kills of a serving process (KILLS=200)
+soak: deps ## what needs many rounds: kills of a live swarm (SOAK=300), handovers under use, and a quarter as many other ends (HANDOVERS=200), kills of a serving process (KILLS=200)
 	SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 6h -run '^TestSoak$$' ./integration
-	$(GO) test -count=1 -timeout 60m -v -run '^TestHandovers$$' ./integration -handovers $(HANDOVERS) | grep -v '^=== '
+	$(GO) test -count=1 -timeout 60m -v -run '^(TestHandovers|TestAtEnd.*)$$' ./integration -handovers $(HANDOVERS) | grep -v '^=== '
 	DCFS_SOAK_KILLS=$(KILLS) $(GO) test -count=1 -timeout 60m -v -run '^TestSurvive$$' ./integration
 
 clean: ## what make made

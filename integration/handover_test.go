@@ -174,15 +174,6 @@ func TestHandovers(t *testing.T) {
 	}
 }
 
-func (l *useLab) exits(t *testing.T, p *lab.Process, code int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if got, err := p.Wait(ctx); err != nil || got != code {
-		t.Errorf("the process ends with %d, %v; want %d\n%s", got, err, code, p.Tail(40))
-	}
-}
-
 // rounds runs do, once or, in a soak, for every fourth handover, each time with
 // a name of its own.
 func rounds(t *testing.T, do func(t *testing.T, name string)) {

@@ -177,18 +177,19 @@ func signals(parent context.Context) (context.Context, func()) {
 		signal.Notify(ch, holder.End)
 	}
 	go func() {
-		for {
+		for asked := false; ; {
 			select {
 			case s := <-ch:
 				sig := signalled{s.(syscall.Signal)}
-				if s == holder.End { // may come with the same that the parent got
+				switch {
+				case s == holder.End: // beside a signal of its own, this is no second one
 					cancel(signalled{syscall.SIGTERM})
-					continue
-				}
-				if ctx.Err() != nil {
+				case asked:
 					os.Exit(sig.code())
+				default:
+					asked = true
+					cancel(sig)
 				}
-				cancel(sig)
 			case <-stopped:
 				return
 			}
