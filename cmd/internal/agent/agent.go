@@ -185,13 +185,14 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 		return err
 	}
 	defer l.unmount()
+	if err := l.join(ctx); err != nil {
+		return err
+	}
+	// Only now: on a busy disk it takes seconds, for which reads would wait.
 	if err := l.saveMetainfo(); err != nil {
 		return err
 	}
 	if err := l.bequeath(); err != nil {
-		return err
-	}
-	if err := l.join(ctx); err != nil {
 		return err
 	}
 	group.Go(func() error { return l.beatOn(background) })
