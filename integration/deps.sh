@@ -26,6 +26,8 @@ wants() {
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
 		command -v promtool|prometheus|metrics, alert rules, dashboard
+		command -v cap|capistrano|the plugin of docs/plugs
+		command -v ansible-playbook|ansible-core|the module of docs/plugs
 	EOF
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"dcfs/fs/prefetch"
@@ -101,6 +102,7 @@ func benchTrace(e *env) error {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 	}
+	syscall.Sync() // what was published is still on its way to the disk
 	return t.measure(apps)
 }
 
@@ -215,17 +217,14 @@ func (t *tracing) seeding(o *service, version string) error {
 // the app as soon as the tree is there: the seconds from dcfs's start to the
 // app's end.
 func (t *tracing) cold(o *service, version string, a app) (float64, error) {
-	start := time.Now()
 	d, at, tree, err := t.mountIn(enter(t.link.near), nearAddr, version, "--origin", o.url, "--linger", "1h")
 	if err != nil {
 		return 0, err
 	}
 	defer d.stop()
 	t.trees = append(t.trees, tree)
-	if _, err := launch(a, at); err != nil {
-		return 0, err
-	}
-	return time.Since(start).Seconds(), nil
+	seconds, err := launch(a, at)
+	return tree + seconds, err
 }
 
 // fetched fetches the whole release first, and starts the app from the copy.
