@@ -173,7 +173,8 @@ func TestGolden(t *testing.T) {
 	log.Golden(t, "testdata/publish.golden", *update)
 	b, err := os.ReadFile("testdata/publish.golden")
 	must(t, err)
-	if !strings.HasSuffix(string(b), "rename STATE/origin/new/release.torrent\nfsync STATE/origin/new\n") {
+	// Behind it only the publishers' lock goes.
+	if !strings.HasSuffix(string(b), "rename STATE/origin/new/release.torrent\nfsync STATE/origin/new\nunlink STATE/origin/.publish-new\n") {
 		t.Error("the metainfo does not come last")
 	}
 }

@@ -189,6 +189,7 @@ var statuses = []struct {
 	{metainfo.ErrInvalid, http.StatusUnprocessableEntity},
 	{prefetch.ErrTrace, http.StatusUnprocessableEntity},
 	{ErrPayload, http.StatusUnprocessableEntity},
+	{ErrBusy, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, http.StatusInsufficientStorage},
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"dcfs/cmd/internal/catalog"
 	"dcfs/fs/durable"
@@ -150,6 +151,49 @@ func (lib *Library) same(version string, infoHash [20]byte) (bool, error) {
 		catalog.ErrConflict, version, old.InfoHash, infoHash)
 }
 
+// claim makes the caller the only one that publishes a version until it calls
+// release. It waits for another one, claimWait at most; then the error wraps
+// ErrBusy. The lock's file is beside the version's directory and goes with it.
+//
+//	open, flock STATE/origin/.publish-VERSION … unlink, close
+func (lib *Library) claim(ctx context.Context, version string) (release func(), err error) {
+	dir, err := lib.disk.OpenDir(lib.dir)
+	if err != nil {
+		return nil, err
+	}
+	name := ".publish-" + filepath.Base(lib.home(version))
+	limit := time.Now().Add(claimWait)
+	for {
+		lock, err := dir.Lock(name)
+		if err == nil {
+			return func() {
+				_ = dir.Remove(name) // while it is held: who waits looks for a new one
+				_ = lock.Release()
+				_ = dir.Close()
+			}, nil
+		}
+		if !errors.Is(err, durable.ErrHeld) {
+			return nil, errors.Join(err, dir.Close())
+		}
+		if time.Now().After(limit) {
+			_ = dir.Close()
+			return nil, fmt.Errorf("%w: somebody else is publishing %s: %w; try again when that is done", ErrBusy, version, err)
+		}
+		select {
+		case <-ctx.Done():
+			_ = dir.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(claimPause):
+		}
+	}
+}
+
+// How long, and how often, a publisher waits for another of the same version.
+const (
+	claimWait  = 30 * time.Second
+	claimPause = 100 * time.Millisecond
+)
+
 // stage opens the place where the payload of a version is collected. id tells
 // an interrupted attempt at the same content from one at another.
 func (lib *Library) stage(version string, t *tree.Tree, id [20]byte) (*materialise.Stage, error) {
@@ -217,6 +261,11 @@ func (lib *Library) Add(ctx context.Context, version string, mi *metainfo.Metain
 	if _, err := catalog.ParseVersion(version); err != nil {
 		return false, err
 	}
+	release, err := lib.claim(ctx, version)
+	if err != nil {
+		return false, err
+	}
+	defer release()
 	if same, err := lib.same(version, mi.InfoHash); same || err != nil {
 		return false, err
 	}

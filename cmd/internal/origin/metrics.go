@@ -81,7 +81,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	swarms := c.s.swarms()
-	for _, rel := range c.s.shelf.all() {
+	for _, rel := range c.s.shelf.swarms() { // a swarm of several versions counts once
 		st := rel.swarm.Stats()
 		ch <- prometheus.MustNewConstMetric(descSent, prometheus.CounterValue, float64(st.Sent), rel.version)
 		gauge(descPeers, float64(st.Peers), rel.version)

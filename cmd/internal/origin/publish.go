@@ -174,6 +174,11 @@ func (p *publisher) keep(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	p.lib = lib
+	done, err := lib.claim(ctx, p.cfg.Version)
+	if err != nil {
+		return false, err
+	}
+	defer done()
 	_, err = lib.Metainfo(p.cfg.Version)
 	if err != nil && !errors.Is(err, catalog.ErrUnknownRelease) {
 		return false, err

@@ -2,9 +2,10 @@ package origin
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,9 +43,16 @@ type seeded struct {
 	mi      *metainfo.Metainfo
 	raw     []byte // the metainfo as stored
 	since   time.Time
-	store   *cache.Store
-	disk    interface{ Close() error }
-	swarm   *swarm.Swarm
+	*exchange
+}
+
+// exchange is the origin's part in one swarm. Versions that are the same to
+// BitTorrent share it: the VERSION is in the statement that is signed, and only
+// its last segment in what is hashed.
+type exchange struct {
+	store *cache.Store
+	disk  interface{ Close() error }
+	swarm *swarm.Swarm
 }
 
 // standing is a release that is whole: there is nothing to record.
@@ -114,7 +122,10 @@ func (s *shelf) find(ctx context.Context, version string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.seeded[version], s.byHash[r.mi.InfoHash] = r, r
+	s.seeded[version] = r
+	if s.byHash[r.mi.InfoHash] == nil {
+		s.byHash[r.mi.InfoHash] = r
+	}
 	delete(s.failed, version)
 	s.log.Info("seeding", "version", version, "infohash", hexHash(r.mi.InfoHash), "bytes", r.mi.Layout.Total)
 	return r, nil
@@ -143,9 +154,17 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
+	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now()}
 	if other := s.byHash[mi.InfoHash]; other != nil {
-		return nil, fmt.Errorf("it is the same as %s, which is served", other.version)
+		r.exchange = other.exchange
+		return r, nil
 	}
+	r.exchange, err = s.join(ctx, version, mi)
+	return r, err
+}
+
+// join enters the swarm of a release.
+func (s *shelf) join(ctx context.Context, version string, mi *metainfo.Metainfo) (*exchange, error) {
 	disk, err := materialise.OpenDest(s.lib.Data(version), mi.Tree)
 	if err != nil {
 		return nil, err
@@ -154,8 +173,8 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	for i := range piece.Index(mi.Layout.Count()) {
 		all.Add(i)
 	}
-	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now(), disk: disk}
-	r.store, err = cache.New(cache.Config{
+	e := &exchange{disk: disk}
+	e.store, err = cache.New(cache.Config{
 		Layout: mi.Layout, Hash: mi.Pieces.Hash, Backing: standing{disk}, Memory: s.memory, Claimed: all, Log: s.log,
 		OnLost: func(i piece.Index, why error) {
 			s.damaged.Add(1)
@@ -163,13 +182,13 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 		},
 	})
 	if err == nil {
-		r.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Total: mi.Layout.Total, Store: r.store, Steer: true})
+		e.swarm, err = s.node.Join(ctx, swarm.Spec{InfoHash: mi.InfoHash, Info: mi.Info, Total: mi.Layout.Total, Store: e.store, Steer: true})
 	}
 	if err != nil {
 		disk.Close()
 		return nil, err
 	}
-	return r, nil
+	return e, nil
 }
 
 // serves reports whether an info-hash is one of the origin's.
@@ -197,8 +216,15 @@ func (s *shelf) all() []*seeded {
 	return out
 }
 
+// swarms lists one release of each swarm, in no order.
+func (s *shelf) swarms() []*seeded {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.byHash))
+}
+
 func (s *shelf) close() {
-	for _, r := range s.all() {
+	for _, r := range s.swarms() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		r.swarm.Leave(ctx)
 		cancel()
