@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build install packages demo test deps race unit integration lint fuzz bench soak bench-swarm clean help
+.PHONY: build install packages demo screenshots test deps race unit integration lint fuzz bench soak bench-swarm clean help
 
 GO       ?= go
 FUZZTIME ?= 60s
@@ -88,6 +88,9 @@ soak: deps ## what needs many rounds: kills of a live swarm (SOAK=300), handover
 	SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 6h -run '^TestSoak$$' ./integration
 	$(GO) test -count=1 -timeout 60m -v -run '^(TestHandovers|TestAtEnd.*)$$' ./integration -handovers $(HANDOVERS) | grep -v '^=== '
 	DCFS_SOAK_KILLS=$(KILLS) $(GO) test -count=1 -timeout 60m -v -run '^TestSurvive$$' ./integration
+
+screenshots: deps ## the pictures of docs/pictures, from a real swarm in a real browser
+	$(GO) test -count=1 -timeout 10m -v -run '^TestScreenshots$$' ./integration -screenshots $(CURDIR)/docs/pictures
 
 clean: ## what make made
 	rm -rf bin

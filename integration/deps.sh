@@ -25,6 +25,8 @@ wants() {
 		command -v setfacl|acl|access control lists
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
+		command -v chromium|chromium fonts-dejavu-core|the status page
+		command -v sshd|openssh-server|deploy by a real ssh
 		command -v promtool|prometheus|metrics, alert rules, dashboard
 		command -v cap|capistrano|the plugin of docs/plugs
 		command -v ansible-playbook|ansible-core|the module of docs/plugs

@@ -45,7 +45,10 @@ type provenance struct {
 }
 
 // sources counts bytes by who sent them.
-type sources struct{ origin, peers atomic.Int64 }
+type sources struct {
+	origin, peers atomic.Int64
+	first         atomic.Int64 // when the first came, in nanoseconds since 1970; 0 for not yet
+}
 
 const (
 	maxSources = 4
@@ -101,6 +104,9 @@ func (k *trail) note(p *torrent.Peer, i piece.Index, bytes int) {
 	if from := k.came[p.Torrent()]; from != nil {
 		s := k.sender(p)
 		from.note(i, s.name)
+		if from.bytes.first.Load() == 0 {
+			from.bytes.first.Store(time.Now().UnixNano())
+		}
 		if s.origin {
 			from.bytes.origin.Add(int64(bytes))
 		} else {
@@ -281,11 +287,16 @@ func (s *Swarm) From(i piece.Index) []string {
 type Sources struct {
 	Origin int64 // of peers that call themselves an origin
 	Peers  int64
+	First  time.Time // when the first byte came; zero for not yet
 }
 
 // Sources returns where the bytes came from since the swarm was joined.
 func (s *Swarm) Sources() Sources {
-	return Sources{Origin: s.bytes.origin.Load(), Peers: s.bytes.peers.Load()}
+	out := Sources{Origin: s.bytes.origin.Load(), Peers: s.bytes.peers.Load()}
+	if ns := s.bytes.first.Load(); ns != 0 {
+		out.First = time.Unix(0, ns)
+	}
+	return out
 }
 
 // Trouble is what went wrong since the swarm was joined.

@@ -33,10 +33,11 @@ func lifeFlags() []cli.Flag {
 		tradeFlag(),
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
-		&cli.StringFlag{Name: "http", Usage: "serve /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
+		&cli.StringFlag{Name: "http", Usage: "serve a status page, /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
+		&cli.BoolFlag{Name: "report", Value: true, Usage: "tell the origins every few seconds how this host is, for their status page; --report=false does not"},
 		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
 		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both (default: separate files)"},
-		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown in the status (default: none)"},
+		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown on the origin's status page (default: none)"},
 		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
 	}, trustedFlags()...)
@@ -144,6 +145,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	cfg.Trade = c.Bool("trade")
 	cfg.Peers = commas(c.StringSlice("peer"))
 	cfg.Rack = c.String("rack")
+	cfg.NoReports = !c.Bool("report")
 	cfg.ReuseLinks = c.Bool("reuse-hardlinks")
 	cfg.InsecureUnsigned = c.Bool("insecure-unsigned")
 	cfg.Version, _ = buildVersion()

@@ -93,11 +93,14 @@ func (l *life) checkLink() error {
 // openNode listens for peers. It comes first because a magnet's metadata is
 // fetched from them.
 func (l *life) openNode(ctx context.Context) error {
-	return afterDeath(ctx, func() (err error) {
-		l.node, err = swarm.NewNode(swarm.NodeConfig{
+	return afterDeath(ctx, func() error {
+		node, err := swarm.NewNode(swarm.NodeConfig{
 			Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
 			MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
 		})
+		l.mu.Lock()
+		l.node = node
+		l.mu.Unlock()
 		return err
 	})
 }

@@ -67,8 +67,9 @@ type Config struct {
 	Trade      bool     // exchange pieces with dcfs hosts by the plan of swarm/trade
 	Peers      []string // HOST:PORT
 	PeerListen string
-	HTTP       string               // HOST:PORT of /metrics and /healthz; empty for none
-	Rack       string               // named in the status; peers are not chosen by it yet
+	HTTP       string               // HOST:PORT of the page, /metrics and /healthz; empty for none
+	NoReports  bool                 // tell no origin how this host is
+	Rack       string               // told to origins, for people; peers are not chosen by it yet
 	TraceOut   string               // file that takes the recorded first accesses
 	Trace      string               // file with what to fetch first; empty: what the origin has, NoTrace: none
 	TraceToken string               // for giving the origin a trace of this host; empty: it is given none
@@ -174,6 +175,7 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	if err := l.acquire(ctx); err != nil {
 		return err
 	}
+	l.startReports(background, group)
 	if err := l.openContent(ctx); err != nil {
 		return err
 	}

@@ -20,7 +20,8 @@ import (
 // ErrHTTP is wrapped when the address of --http cannot be listened on.
 var ErrHTTP = errors.New("cannot listen for HTTP")
 
-// serveHTTP answers /metrics and /healthz, when that is wanted.
+// serveHTTP answers /metrics and /healthz and shows the page, when that is
+// wanted.
 func (l *life) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 	if l.cfg.HTTP == "" {
 		return nil
@@ -32,9 +33,14 @@ func (l *life) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 	}
 	l.reads = metrics.NewReads()
 	figures := metrics.Handler(l.cfg.Version, metrics.Node(l.sample), l.reads)
-	server := metrics.Server(metrics.Mux(figures, l.health))
+	mux, page := metrics.Mux(figures, l.health), l.newBoard()
+	for pattern, h := range page.Handlers() {
+		mux.HandleFunc(pattern, h)
+	}
+	server := metrics.Server(mux)
 	server.ErrorLog = slog.NewLogLogger(l.log.Handler(), slog.LevelDebug)
 	l.log.Info("metrics", "http", lis.Addr().String())
+	group.Go(func() error { l.tellPage(ctx, page); return nil })
 	group.Go(func() error {
 		stopped := context.AfterFunc(ctx, func() { server.Close() })
 		defer stopped()

@@ -69,6 +69,8 @@ type life struct {
 	ready     bool // the fields above may be read by status
 	readyAt   time.Time
 	rates     rates
+	holdup    holdup
+	turn      chan struct{} // closed when the state changes; nil while nobody waits
 }
 
 func newLife(c Config) *life {
@@ -91,6 +93,10 @@ func (l *life) enter(s control.State, why error) {
 	l.state, l.since = s, time.Now()
 	if why != nil {
 		l.reason = why.Error()
+	}
+	if l.turn != nil {
+		close(l.turn)
+		l.turn = nil
 	}
 	l.mu.Unlock()
 	l.log.Info("state", "state", s, "release", l.name()) // who called Run tells why it failed
@@ -139,6 +145,8 @@ func (l *life) join(ctx context.Context) error {
 	l.store.Attach(s)
 	l.mu.Lock()
 	l.ready, l.readyAt = true, time.Now()
+	l.holdup.at = l.started
+	l.holdup.judged(control.Bound{Kind: control.BoundStart}, l.readyAt)
 	l.mu.Unlock()
 	return nil
 }

@@ -85,7 +85,7 @@ func (p *pulse) trend() trend {
 func (l *life) beatOn(ctx context.Context) error {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -96,6 +96,9 @@ func (l *life) beatOn(ctx context.Context) error {
 			}
 			b.ran, b.queued = processorTime()
 			l.pulse.add(b)
+			if n%judgeEvery == 0 {
+				l.judgeRelease()
+			}
 			if l.cfg.OnBeat != nil {
 				l.cfg.OnBeat()
 			}

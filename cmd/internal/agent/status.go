@@ -43,6 +43,16 @@ func (l *life) addFigures(s *control.Status) {
 		s.BytesReused = local.Bytes()
 	}
 	s.Peers, s.Seeds = st.Peers, st.Seeds
+	from, trouble := l.swarm.Sources(), l.swarm.Trouble()
+	s.BytesOrigin, s.BytesPeers = from.Origin, from.Peers
+	if !from.First.IsZero() {
+		s.FirstByteMS = max(1, from.First.Sub(l.started).Milliseconds())
+	}
+	s.HashFailures, s.Banned = trouble.HashFailures, trouble.Banned
+	if rate := l.pulse.trend().rate; rate > 0 {
+		s.EtaMS = (s.Bytes - s.BytesHave) * 1000 / rate
+	}
+	s.Bound, s.Held = l.holdup.bound, l.holdup.held()
 	s.DownRate, s.UpRate = l.rates.update(time.Now(), st.Received, st.Sent)
 	s.PeerListen = l.node.Addr()
 	for _, p := range l.swarm.Peers() {

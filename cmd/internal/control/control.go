@@ -76,6 +76,15 @@ type Status struct {
 	Waiting      []Wait `json:"waiting"`
 	Cache        Cache  `json:"cache"`
 	LingerLeftMS int64  `json:"linger_left_ms"`
+
+	Bound *Bound `json:"bound,omitempty"` // what bounds the whole release now; nil once it is here
+	Held  []Held `json:"held,omitempty"`  // what bounded it how long so far, longest first
+}
+
+// Held is how long a release was bounded by one thing (Bound…).
+type Held struct {
+	Kind string `json:"kind"`
+	MS   int64  `json:"ms"`
 }
 
 // Traffic is what has come, what is missing and how fast it moves. Sizes are
@@ -87,6 +96,8 @@ type Traffic struct {
 	BytesReused   int64  `json:"bytes_reused"`  // verified from what this host had already
 	BytesClaimed  int64  `json:"bytes_claimed"` // on disk by what an earlier process recorded, not hashed yet
 	BytesResumed  int64  `json:"bytes_resumed"` // of these, what was hashed and is right
+	BytesOrigin   int64  `json:"bytes_origin"`  // of what was fetched and new, from peers that call themselves an origin
+	BytesPeers    int64  `json:"bytes_peers"`   // likewise from all others
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Pieces        int    `json:"pieces"`
 	PiecesHave    int    `json:"pieces_have"`
@@ -95,6 +106,11 @@ type Traffic struct {
 	Peers         int    `json:"peers"` // connected now
 	Seeds         int    `json:"seeds"` // of them, those that hold everything
 	PeerAddrs     []Peer `json:"peer_addrs,omitempty"`
+
+	FirstByteMS  int64 `json:"first_byte_ms,omitempty"` // from the start to the first byte of a peer
+	EtaMS        int64 `json:"eta_ms,omitempty"`        // until all is here at the rate of the last seconds; 0: not known
+	HashFailures int64 `json:"hash_failures"`           // pieces that came with a wrong hash
+	Banned       int   `json:"banned"`                  // addresses that are avoided because of them
 }
 
 // Peer is one connected peer. Have counts its pieces; rates are bytes a second.

@@ -15,7 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"dcfs/cmd/internal/board"
 	"dcfs/cmd/internal/catalog"
+	"dcfs/cmd/internal/control"
 	"dcfs/fs/prefetch"
 	"dcfs/fs/release"
 	"dcfs/swarm/metainfo"
@@ -35,6 +37,7 @@ type service struct {
 	started    time.Time
 	version    string // of this program
 	requests   *requests
+	board      *board.Board
 }
 
 func (s *service) handler() http.Handler {
@@ -48,14 +51,17 @@ func (s *service) handler() http.Handler {
 	handle("GET /data/{path...}", "webseed", s.data)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /{$}", s.page)
+	handle("POST "+control.ReportPath, "report", s.board.Receive)
+	for pattern, h := range s.board.Handlers() {
+		handle(pattern, "board", h)
+	}
 	return mux
 }
 
 func (s *service) list(w http.ResponseWriter, r *http.Request) {
 	out := catalog.ListResponse{Schema: catalog.Schema, Releases: []catalog.Release{}}
 	for _, rel := range s.shelf.all() {
-		out.Releases = append(out.Releases, rel.describe())
+		out.Releases = append(out.Releases, rel.about)
 	}
 	sort.Slice(out.Releases, func(i, j int) bool { return out.Releases[i].Version < out.Releases[j].Version })
 	s.reply(w, http.StatusOK, out)
@@ -63,12 +69,12 @@ func (s *service) list(w http.ResponseWriter, r *http.Request) {
 
 // describe says what the index tells of a release. The statement is passed on
 // unchecked: whoever uses the release checks its signature.
-func (r *seeded) describe() catalog.Release {
+func describe(version string, mi *metainfo.Metainfo) catalog.Release {
 	out := catalog.Release{
-		Version: catalog.Version(r.version), Infohash: hexHash(r.mi.InfoHash), Bytes: r.mi.Tree.Bytes(), Files: r.mi.Tree.Files(),
-		Pieces: r.mi.Layout.Count(), PieceLength: r.mi.Layout.Length, Signed: len(r.mi.Signature) > 0,
+		Version: catalog.Version(version), Infohash: hexHash(mi.InfoHash), Bytes: mi.Tree.Bytes(), Files: mi.Tree.Files(),
+		Pieces: mi.Layout.Count(), PieceLength: mi.Layout.Length, Signed: len(mi.Signature) > 0,
 	}
-	if c, ok := release.ReadClaims(r.mi); ok {
+	if c, ok := release.ReadClaims(mi); ok {
 		out.KeyID, out.Created, out.Expires = c.KeyID, c.Created, c.Expires
 	}
 	return out
@@ -86,7 +92,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !torrent {
-		s.reply(w, http.StatusOK, catalog.ReleaseResponse{Schema: catalog.Schema, Release: rel.describe()})
+		s.reply(w, http.StatusOK, catalog.ReleaseResponse{Schema: catalog.Schema, Release: rel.about})
 		return
 	}
 	mi := *rel.mi

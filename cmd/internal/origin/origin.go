@@ -119,6 +119,7 @@ func Run(ctx context.Context, c Config) error {
 // serve runs the HTTP server and the seeding side by side.
 func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
 	s.tracker = tracker.New(tracker.Config{Allow: s.shelf.serves, Seed: s.self})
+	s.board = s.newBoard()
 	server := &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
@@ -127,7 +128,14 @@ func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.shelf.run(ctx, c.OnBeat) })
+	group.Go(func() error {
+		return s.shelf.run(ctx, func() {
+			s.board.Look()
+			if c.OnBeat != nil {
+				c.OnBeat()
+			}
+		})
+	})
 	group.Go(func() error {
 		if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -1,36 +1,13 @@
 package origin
 
 import (
-	_ "embed"
-	"html/template"
-	"net/http"
-	"sort"
+	"encoding/hex"
+	"os"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"dcfs/cmd/internal/board"
 	"dcfs/swarm/tracker"
 )
-
-//go:embed page.html
-var pageText string
-
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"bytes": func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) },
-	"ago":   func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
-}).Parse(pageText))
-
-type pageRelease struct {
-	Version, Infohash string
-	Bytes, Sent       int64
-	Hosts             []pageHost
-}
-
-type pageHost struct {
-	Addr    string
-	Percent int64
-	Seen    time.Time
-}
 
 func (s *service) swarms() map[[20]byte]tracker.Swarm {
 	out := make(map[[20]byte]tracker.Swarm)
@@ -40,25 +17,72 @@ func (s *service) swarms() map[[20]byte]tracker.Swarm {
 	return out
 }
 
-// page shows the releases and the hosts that the tracker knows.
-func (s *service) page(w http.ResponseWriter, _ *http.Request) {
-	swarms := s.swarms()
-	var rows []pageRelease
-	for _, rel := range s.shelf.all() {
-		row := pageRelease{
-			Version: rel.version, Infohash: hexHash(rel.mi.InfoHash),
-			Bytes: rel.mi.Tree.Bytes(), Sent: rel.swarm.Stats().Sent,
+// newBoard is the page: the releases, the hosts that report, and those that the
+// tracker knows beside them.
+func (s *service) newBoard() *board.Board {
+	name, _ := os.Hostname()
+	return board.New(board.Config{
+		Kind: board.KindOrigin, Name: name, Program: s.version, Releases: s.boardReleases, Others: s.boardOthers,
+		Find: func(infohash string) (board.Base, bool) {
+			raw, err := hex.DecodeString(infohash)
+			if err != nil || len(raw) != 20 {
+				return board.Base{}, false
+			}
+			rel := s.shelf.known([20]byte(raw))
+			if rel == nil {
+				return board.Base{}, false
+			}
+			return rel.base(), true
+		},
+	})
+}
+
+// base is what the board tells of a release. Hosts count its bytes with padding.
+func (r *seeded) base() board.Base {
+	created := r.about.Created
+	if created.IsZero() {
+		created = r.since.UTC().Round(time.Second)
+	}
+	return board.Base{
+		Version: r.version, Infohash: r.about.Infohash, Bytes: r.mi.Layout.Total, Files: r.about.Files, Pieces: r.about.Pieces,
+		PieceLength: r.about.PieceLength, Signed: r.about.Signed, KeyID: r.about.KeyID, Created: created,
+	}
+}
+
+func (s *service) boardReleases() []board.Item {
+	all := s.shelf.all()
+	out := make([]board.Item, 0, len(all))
+	for _, rel := range all {
+		out = append(out, board.Item{Base: rel.base(), Sent: rel.swarm.Stats().Sent})
+	}
+	return out
+}
+
+func (s *service) boardOthers() map[string][]board.Other {
+	out := make(map[string][]board.Other)
+	for hash, sw := range s.swarms() {
+		rel := s.shelf.known(hash)
+		if rel == nil {
+			continue
 		}
 		total := rel.mi.Layout.Total
-		for _, p := range swarms[rel.mi.InfoHash].Peers {
-			row.Hosts = append(row.Hosts, pageHost{p.Addr.String(), 100 * (total - min(max(p.Left, 0), total)) / total, p.LastSeen})
+		list := make([]board.Other, 0, len(sw.Peers))
+		for _, p := range sw.Peers {
+			o := board.Other{Addr: p.Addr, Client: clientOf(p.ID), Seen: p.LastSeen, Whole: p.Left == 0}
+			if p.Left >= 0 {
+				o.Have = total - min(p.Left, total)
+			}
+			list = append(list, o)
 		}
-		rows = append(rows, row)
+		out[hexHash(hash)] = list
 	}
-	sort.Slice(rows, func(i, j int) bool { return rows[i].Version < rows[j].Version })
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	if err := pageTemplate.Execute(w, map[string]any{"Up": s.started, "Releases": rows}); err != nil {
-		s.log.Debug("writing the page", "cause", err)
+	return out
+}
+
+// clientOf is how a peer id names its client, such as -TR4060-.
+func clientOf(id [20]byte) string {
+	if id[0] != '-' || id[7] != '-' {
+		return ""
 	}
+	return string(id[1:7])
 }

@@ -12,6 +12,7 @@ import (
 
 	"dcfs/cache"
 	"dcfs/cache/piece"
+	"dcfs/cmd/internal/catalog"
 	"dcfs/fs/durable"
 	"dcfs/fs/materialise"
 	"dcfs/swarm"
@@ -43,6 +44,7 @@ type seeded struct {
 	mi      *metainfo.Metainfo
 	raw     []byte // the metainfo as stored
 	since   time.Time
+	about   catalog.Release // what the index tells of it
 	*exchange
 }
 
@@ -154,7 +156,7 @@ func (s *shelf) open(ctx context.Context, version string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now()}
+	r := &seeded{version: version, mi: mi, raw: raw, since: time.Now(), about: describe(version, mi)}
 	if other := s.byHash[mi.InfoHash]; other != nil {
 		r.exchange = other.exchange
 		return r, nil
@@ -191,11 +193,16 @@ func (s *shelf) join(ctx context.Context, version string, mi *metainfo.Metainfo)
 	return e, nil
 }
 
-// serves reports whether an info-hash is one of the origin's.
-func (s *shelf) serves(infoHash [20]byte) bool {
+// known returns the release with an info-hash.
+func (s *shelf) known(infoHash [20]byte) *seeded {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byHash[infoHash] != nil
+	return s.byHash[infoHash]
+}
+
+// serves reports whether an info-hash is one of the origin's.
+func (s *shelf) serves(infoHash [20]byte) bool {
+	return s.known(infoHash) != nil
 }
 
 // failures counts the stored releases that cannot be served.
