@@ -19,9 +19,10 @@ const (
 
 // hostTable shows a deployment while it runs: on a terminal a table that is
 // redrawn, of the hosts that are not done; elsewhere a log line for each change
-// and a summary every ten seconds.
+// and a summary every ten seconds, or with --json every second as JSON.
 type hostTable struct {
-	out   io.Writer // nil where there is no terminal
+	out   io.Writer          // nil where there is no terminal
+	tell  func(progressJSON) // nil without --json
 	log   *slog.Logger
 	quiet bool
 	start time.Time
@@ -36,6 +37,9 @@ func newHostTable(c *cli.Context, log *slog.Logger) *hostTable {
 	if isTerminal(c.App.ErrWriter) && !t.quiet {
 		t.out, t.log = c.App.ErrWriter, slog.New(slog.DiscardHandler)
 	}
+	if t.out == nil && c.Bool("json") && !t.quiet {
+		t.tell = newProgress(c).tell
+	}
 	return t
 }
 
@@ -49,6 +53,10 @@ func (t *hostTable) show(r fleet.Report) {
 	case t.out != nil && now.Sub(t.last) >= tableInterval:
 		t.last = now
 		t.draw(r)
+	case t.tell != nil && now.Sub(t.last) >= jsonInterval:
+		t.last = now
+		t.tell(progressJSON{Stage: "deploy", Release: r.Version, Hosts: r.Counts})
+	case t.tell != nil:
 	case t.out == nil && now.Sub(t.last) >= lineInterval:
 		t.last = now
 		t.log.Info("progress", "hosts", deploySummary(r))

@@ -66,6 +66,7 @@ func liveRelease(c *cli.Context, cfg agent.Config) error {
 	}
 	parent := detach.Inherit()
 	show := newProgress(c)
+	show.json = show.json && parent == nil // whoever started it in the background tells
 	defer show.close()
 	if cfg.Log, err = logger(c, show.writer()); err != nil {
 		return err
