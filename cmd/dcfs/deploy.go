@@ -59,6 +59,9 @@ func deployFlags() []cli.Flag {
 		&cli.StringFlag{Name: "remote-dcfs", Value: "dcfs", Usage: "the `PROGRAM` on the hosts"},
 		&cli.StringSliceFlag{Name: "host-origin", Usage: "origin `URL` for the hosts; may be repeated (default: that of --origin)"},
 		&cli.StringSliceFlag{Name: "host-flag", Usage: "`FLAG` for dcfs mount on the hosts, such as --linger=5m; may be repeated (default: none)"},
+		&cli.StringFlag{Name: "origin-up", Usage: "`RATE` a second at which the origin can send, for the bound in the report (default: not known)"},
+		&cli.StringFlag{Name: "host-up", Usage: "`RATE` a second at which a host can send, likewise (default: --up of --host-flag)"},
+		&cli.StringFlag{Name: "host-down", Usage: "`RATE` a second at which a host can receive, likewise (default: --down of --host-flag)"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be run on the hosts, and do nothing"},
 	}
 }
@@ -85,7 +88,12 @@ func deploy(c *cli.Context) error {
 		return err
 	}
 	show.close()
-	cfg.InfoHash = release.InfoHash
+	cfg.InfoHash, cfg.Bytes = release.InfoHash, release.Bytes
+	origin, err := sentBy(c)
+	if err != nil {
+		return err
+	}
+	cfg.Sent = origin
 	table := newHostTable(c, cfg.Log)
 	cfg.OnChange, cfg.Log = table.show, table.log
 	r, err := fleet.Deploy(c.Context, cfg)
@@ -117,6 +125,9 @@ func fleetConfig(c *cli.Context) (cfg fleet.Config, err error) {
 		Dcfs: c.String("remote-dcfs"), Parallel: c.Int("parallel"), MaxUnhealthy: c.Int("max-unhealthy"),
 		Health: c.String("health"), HealthTime: c.Duration("health-timeout"), Timeout: c.Duration("timeout"),
 		Straggler: c.Duration("straggler"), CallTimeout: c.Duration("call-timeout"),
+	}
+	if cfg.Rates, err = linkRates(c); err != nil {
+		return cfg, err
 	}
 	words := strings.Fields(c.String("ssh"))
 	if len(words) == 0 {
@@ -180,12 +191,7 @@ type deployReport struct {
 func deployResult(c *cli.Context, p origin.Result, r fleet.Report) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s %s: %s", r.Version, r.Outcome, deploySummary(r))
-	if r.Ready.Max > 0 {
-		fmt.Fprintf(&text, "\nready after %.1f s (p50), %.1f s (p99), %.1f s (max)", r.Ready.P50, r.Ready.P99, r.Ready.Max)
-	}
-	if r.Swapped.Max > 0 {
-		fmt.Fprintf(&text, "\nswapped after %.1f s (p50), %.1f s (p99), %.1f s (max)", r.Swapped.P50, r.Swapped.P99, r.Swapped.Max)
-	}
+	deployTimes(&text, r)
 	for _, h := range r.Hosts {
 		if h.Error != "" {
 			fmt.Fprintf(&text, "\n%s: %s, link -> %s: %s", h.Name, h.State, orDash(h.Target), h.Error)

@@ -99,18 +99,44 @@ func (c *Client) Get(ctx context.Context, version Version) (Release, error) {
 }
 
 func (c *Client) getAt(ctx context.Context, origin string, version Version) (Release, error) {
+	r, err := c.responseAt(ctx, origin, version)
+	return r.Release, err
+}
+
+func (c *Client) responseAt(ctx context.Context, origin string, version Version) (ReleaseResponse, error) {
 	u, err := releaseURL(origin, version)
 	if err != nil {
-		return Release{}, err
+		return ReleaseResponse{}, err
 	}
 	var r ReleaseResponse
 	if err := c.getJSON(ctx, u, &r); err != nil {
-		return Release{}, err
+		return ReleaseResponse{}, err
 	}
 	if r.Version != version {
-		return Release{}, fail(ErrBadAnswer, fmt.Errorf("it answered with release %s", r.Version))
+		return ReleaseResponse{}, fail(ErrBadAnswer, fmt.Errorf("it answered with release %s", r.Version))
 	}
-	return r.Release, nil
+	return r, nil
+}
+
+// Sent returns how many bytes of a release all origins together have sent to
+// peers since they started. Each must answer.
+func (c *Client) Sent(ctx context.Context, version Version) (int64, error) {
+	origins, err := ParseOrigins(c.Origins...)
+	if err != nil {
+		return 0, err
+	}
+	if len(origins) == 0 {
+		return 0, fmt.Errorf("%w: no origin is known", ErrUsage)
+	}
+	var sum int64
+	for _, origin := range origins {
+		r, err := c.responseAt(ctx, origin, version)
+		if err != nil {
+			return 0, err
+		}
+		sum += r.Sent
+	}
+	return sum, nil
 }
 
 // Metainfo returns the metainfo of a release with its signature, as the origin

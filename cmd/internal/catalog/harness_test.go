@@ -93,7 +93,7 @@ func (o *fakeOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case wantTorrent:
 		_, _ = io.WriteString(w, torrent)
 	default:
-		writeJSON(w, http.StatusOK, ReleaseResponse{Schema, release(version, torrent)})
+		writeJSON(w, http.StatusOK, ReleaseResponse{Schema: Schema, Release: release(version, torrent)})
 	}
 }
 

@@ -43,6 +43,7 @@ func (r Release) Validate() error {
 type ReleaseResponse struct {
 	Schema int `json:"schema"`
 	Release
+	Sent int64 `json:"sent"` // bytes that the origin has sent of it to peers since it started
 }
 
 // ListResponse answers GET /v1/releases.

@@ -38,6 +38,11 @@ type Config struct {
 	Version  string
 	InfoHash string // 40 hex digits; a host that has other content is not ready
 	Hosts    []string
+	Bytes    int64 // of the release
+	Rates    Rates // of the links, for the report
+	// Sent asks how many bytes of the release the origin has sent to peers so
+	// far, for the report; may be nil.
+	Sent func(context.Context) (int64, error)
 
 	Mount   string   // directory on each host that holds a mountpoint for each version
 	Dest    string   // directory on each host that holds a copy of each version
@@ -67,8 +72,13 @@ func Deploy(ctx context.Context, cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	before := d.sent(ctx)
+	d.start = time.Now()
 	err = d.run(ctx)
-	return d.report(err), err
+	after := d.sent(ctx)
+	r := d.report(err)
+	r.Copies = d.copies(before, after)
+	return r, err
 }
 
 // deployment is the state of one Deploy.

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dcfs/cmd/internal/control"
 	"dcfs/fs/activate"
 )
 
@@ -29,6 +30,7 @@ type farm struct {
 	mu    sync.Mutex
 	ready map[string]bool
 	calls map[string][]string // by host, the second word of each command
+	held  map[string][]control.Held
 
 	// fault, if set, may answer in place of a host; after tells whether the
 	// command was carried out by then.
@@ -114,7 +116,9 @@ func (f *farm) do(host, verb string, words []string) (any, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.ready[host] = true
-		return fetched{hash}, nil
+		return fetched{hash, f.held[host]}, nil
+	case "status":
+		return statusAnswer{[]control.Status{{Infohash: hash, Held: f.held[host], Bound: &control.Bound{Kind: "disk", Text: "it is full"}}}}, nil
 	case "activate":
 		target := filepath.Join(f.dir, host, "d/v2")
 		was, err := activate.Swap(f.link(host), target, f.options(host, epoch))
@@ -363,5 +367,76 @@ func TestShell(t *testing.T) {
 	out, err = s.Run(t.Context(), "host", "head -c 5000000 /dev/zero; echo end")
 	if err != nil || len(out) > 2*maxOutput || !strings.HasSuffix(string(out), "end\n") {
 		t.Errorf("%d bytes, %v", len(out), err)
+	}
+}
+
+// TestBound: the formula, and when there is none.
+func TestBound(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		bytes int64
+		hosts int
+		rates Rates
+		want  float64
+	}{
+		{"the origin", 1000, 2, Rates{10, 1000, 1000}, 100},
+		{"a host's link", 1000, 2, Rates{1000, 1000, 10}, 100},
+		{"all uploads", 1000, 10, Rates{100, 10, 1000}, 50},
+		{"a rate is missing", 1000, 10, Rates{100, 0, 1000}, 0},
+		{"nobody fetched", 1000, 0, Rates{100, 10, 1000}, 0},
+	} {
+		if b := boundOf(c.bytes, c.hosts, c.rates); b.Seconds != c.want || (b.Unknown == "") != (c.want > 0) {
+			t.Errorf("%s: %+v, want %v", c.name, b, c.want)
+		}
+	}
+}
+
+// TestSlow: the report names who was slow and who was given up, and what they
+// waited for, and how much the origin sent.
+func TestSlow(t *testing.T) {
+	f, cfg := newFarm(t, 4)
+	cfg.Quorum, cfg.Straggler, cfg.Bytes = 3, 100*time.Millisecond, 1000
+	cfg.Rates = Rates{100, 100, 100}
+	var sent int64
+	cfg.Sent = func(context.Context) (int64, error) { sent += 1500; return sent, nil }
+	f.held = map[string][]control.Held{"h02": {{Kind: "choked", MS: 900}}, "h03": {{Kind: "disk", MS: 5000}}}
+	f.fault = func(ctx context.Context, host, verb string, after bool) error {
+		if host == "h03" && verb == "mount" {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	r, err := Deploy(context.Background(), cfg)
+	if err != nil || r.Copies == nil || *r.Copies != 1.5 || r.Bound.Seconds != 10 || r.Bound.Hosts != 4 {
+		t.Errorf("%v %+v", err, r)
+	}
+	if len(r.Slow) != 1 || r.Slow[0].Host != "h03" || r.Slow[0].Ready || r.Slow[0].Held[0].Kind != "disk" || r.Slow[0].Now != "disk: it is full" {
+		t.Errorf("%+v", r.Slow)
+	}
+	late := []Host{{Name: "a", State: Done, Ready: 9, fetched: true, held: f.held["h02"]}, {Name: "b", State: Done, Ready: 9}, {Name: "c", State: Done, Ready: 2.1, fetched: true}}
+	if s := slow(late, 2); len(s) != 1 || s[0].Host != "a" || s[0].Held[0].Kind != "choked" {
+		t.Errorf("%+v", s)
+	}
+	cfg.Sent = func(context.Context) (int64, error) { return 0, errors.New("no answer") }
+	f.fault = nil
+	if r, err := Deploy(context.Background(), cfg); err != nil || r.Copies != nil || r.Bound.Unknown != "" && r.Bound.Hosts != 1 {
+		t.Errorf("%v %+v", err, r)
+	}
+}
+
+// TestLastWords: what a host said last, as a person can read it.
+func TestLastWords(t *testing.T) {
+	const line = `{"schema":1,"progress":{"stage":"mounted","bytes":2048,"bytes_have":1024,"down_rate":512,"bound":"disk"}}`
+	for said, want := range map[string]string{
+		"hello\ndcfs: it failed\n  try again\n": "dcfs: it failed;   try again",
+		"level=INFO\nConnection refused\n":      "Connection refused",
+		"level=INFO\n" + line + "\n":            "it was mounted, with 1.0 KiB of 2.0 KiB and 512 B a second, held by disk",
+		`{"other":1}`:                           `{"other":1}`,
+		"":                                      "",
+	} {
+		if got := lastWords([]byte(said)); got != want {
+			t.Errorf("%q: %q, want %q", said, got, want)
+		}
 	}
 }

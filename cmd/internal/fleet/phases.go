@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"dcfs/cmd/internal/control"
 )
 
 // standing is what a host answers when it is asked about a copy and a link.
@@ -17,7 +19,8 @@ type standing struct {
 
 // fetched is what `dcfs mount` reports at its stage.
 type fetched struct {
-	Infohash string `json:"infohash"`
+	Infohash string         `json:"infohash"`
+	Held     []control.Held `json:"held"`
 }
 
 // swapped is what `dcfs activate` and `dcfs rollback` report.
@@ -29,10 +32,10 @@ type swapped struct {
 // fetch is phase 1: every host makes its copy, or has it. It returns when all
 // have ended, or when the quorum is ready and the stragglers had their time.
 func (d *deployment) fetch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.Timeout, fmt.Errorf("not ready within %s", d.cfg.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.Timeout, fmt.Errorf("%w within %s", errLate, d.cfg.Timeout))
 	defer cancel()
 	var once sync.Once
-	late := fmt.Errorf("not ready %s after the quorum", d.cfg.Straggler)
+	late := fmt.Errorf("%w %s after the quorum", errLate, d.cfg.Straggler)
 	stragglers, hurry := context.WithCancelCause(ctx)
 	defer hurry(nil)
 	var timer *time.Timer
@@ -72,7 +75,7 @@ func (d *deployment) prepare(ctx context.Context, i int) {
 	d.learn(s.Epoch)
 	whole := s.Complete && s.Infohash == d.cfg.InfoHash
 	d.set(i, func(h *Host) {
-		h.State, h.Target = Fetching, s.Target
+		h.State, h.Target, h.fetched = Fetching, s.Target, !whole
 		if whole {
 			h.State = Ready
 		}
@@ -80,8 +83,7 @@ func (d *deployment) prepare(ctx context.Context, i int) {
 	if whole {
 		return
 	}
-	var f fetched
-	err := d.call(ctx, host, d.cfg.fetchLine(), &f)
+	f, err := d.fetchOn(ctx, i)
 	if err == nil && f.Infohash != d.cfg.InfoHash {
 		err = fmt.Errorf("it has %s under this name, and %s was published", f.Infohash, d.cfg.InfoHash)
 	}
@@ -89,7 +91,7 @@ func (d *deployment) prepare(ctx context.Context, i int) {
 		fail(err)
 		return
 	}
-	d.set(i, func(h *Host) { h.State = Ready })
+	d.set(i, func(h *Host) { h.State, h.held = Ready, f.Held })
 }
 
 // learn makes the epoch of this deployment greater than one that a host knows.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 const (
@@ -73,7 +75,31 @@ func lastWords(out []byte) string {
 			return strings.Join(lines[i:], "; ")
 		}
 	}
-	return strings.TrimSpace(lines[len(lines)-1])
+	return progressWords(strings.TrimSpace(lines[len(lines)-1]))
+}
+
+// progressWords makes a line of progress, which dcfs on a host writes every
+// second, readable; other lines stay as they are.
+func progressWords(line string) string {
+	var l struct {
+		Progress struct {
+			Stage     string `json:"stage"`
+			Bytes     int64  `json:"bytes"`
+			BytesHave int64  `json:"bytes_have"`
+			DownRate  int64  `json:"down_rate"`
+			Bound     string `json:"bound"`
+		} `json:"progress"`
+	}
+	if json.Unmarshal([]byte(line), &l) != nil || l.Progress.Stage == "" {
+		return line
+	}
+	p := l.Progress
+	text := fmt.Sprintf("it was %s, with %s of %s and %s a second", p.Stage, humanize.IBytes(uint64(max(p.BytesHave, 0))),
+		humanize.IBytes(uint64(max(p.Bytes, 0))), humanize.IBytes(uint64(max(p.DownRate, 0))))
+	if p.Bound != "" {
+		text += ", held by " + p.Bound
+	}
+	return text
 }
 
 // quote makes words one command line for a POSIX shell.
@@ -112,6 +138,8 @@ func (c Config) fetchLine() string {
 		"--detach-after", "materialised", "--json"}, c.Flags...)
 	return quote("mkdir", "-p", c.mountpoint()) + " && exec " + quote(words...)
 }
+
+func (c Config) statusLine() string { return quote(c.Dcfs, "status", "--json") }
 
 func (c Config) swapLine(epoch string) string {
 	return quote(c.Dcfs, "activate", c.Current, c.copyDir(), "--epoch", epoch, "--json")

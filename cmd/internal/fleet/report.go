@@ -3,6 +3,8 @@ package fleet
 import (
 	"slices"
 	"time"
+
+	"dcfs/cmd/internal/control"
 )
 
 // State is how far a host has come.
@@ -45,6 +47,10 @@ type Host struct {
 	At     time.Duration `json:"-"` // since the start, of its last change
 	Ready  float64       `json:"ready_seconds,omitempty"`
 	Swap   float64       `json:"swapped_seconds,omitempty"`
+
+	fetched bool           // it had to
+	held    []control.Held // what its copy waited for
+	now     string         // what it waited for when it was given up
 }
 
 func all(Host) bool     { return true }
@@ -74,6 +80,10 @@ type Report struct {
 	Ready    Times  `json:"ready"`
 	Swapped  Times  `json:"swapped"`
 	Counts   Counts `json:"counts"`
+
+	Bound  Bound    `json:"bound"`         // on the time until the last host is ready
+	Copies *float64 `json:"origin_copies"` // how often the origin sent the release meanwhile; null: not known
+	Slow   []Slow   `json:"slow"`
 }
 
 // Counts are numbers of hosts, by state.
@@ -83,11 +93,23 @@ func (d *deployment) report(err error) Report {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.reportLocked()
+	r.Bound = boundOf(d.cfg.Bytes, d.fetchers(), d.cfg.Rates)
+	r.Slow = append([]Slow{}, slow(r.Hosts, r.Ready.P50)...)
 	r.Outcome = "deployed"
 	if err != nil {
 		r.Outcome = "failed"
 	}
 	return r
+}
+
+// fetchers counts the hosts that had to fetch. d.mu is held.
+func (d *deployment) fetchers() (n int) {
+	for i := range d.hosts {
+		if d.hosts[i].fetched {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *deployment) reportLocked() Report {

@@ -92,7 +92,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !torrent {
-		s.reply(w, http.StatusOK, catalog.ReleaseResponse{Schema: catalog.Schema, Release: rel.about})
+		s.reply(w, http.StatusOK, catalog.ReleaseResponse{Schema: catalog.Schema, Release: rel.about, Sent: rel.swarm.Stats().Sent})
 		return
 	}
 	mi := *rel.mi
