@@ -14,7 +14,7 @@ import (
 func TestContentContract(t *testing.T) {
 	const total, length = 300_001, 16 << 10
 	for name, options := range map[string][]func(*Config, *rig){
-		"from peers": nil, "without memory": {noMemory}, "ahead": {func(c *Config, _ *rig) { c.Ahead = 4 }},
+		"from peers": nil, "without memory": {noMemory}, "ahead": {func(c *Config, _ *rig) { c.Ahead = 4 << 10 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			contract.Run(t, func(t *testing.T) contract.Subject {

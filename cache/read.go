@@ -29,7 +29,7 @@ func (s *Store) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		want = p[:l.Total-off]
 	}
 	r := l.Cover(off, int64(len(want)))
-	s.demand(r)
+	s.demand(r, off, int64(len(want)))
 	n := 0
 	for n < len(want) {
 		i := l.At(off + int64(n))
@@ -47,24 +47,46 @@ func (s *Store) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// demand asks for all missing pieces of r at once, so that a read over several
-// pieces waits for them side by side, and for a few behind them. A read that
-// misses nothing asks for what lies behind it all the same: a scan of small
-// files goes through the stream in order, and the kernel, which sees a new file
-// each time, never reads ahead for it.
-func (s *Store) demand(r piece.Range) {
+// demand asks for all missing pieces of r, which a read of n bytes from off
+// needs, at once, so that it waits for them side by side; and for what lies
+// behind them as far as reads have come in order until now, whether it misses
+// something or not. A scan of small files goes through the stream in order, and
+// the kernel, which sees a new file each time, never reads ahead for it.
+func (s *Store) demand(r piece.Range, off, n int64) {
 	s.mu.Lock()
 	f := s.fetcher
 	missing := s.absent(r)
-	behind := s.absent(piece.Range{First: r.End, End: r.End + piece.Index(s.cfg.Ahead)})
+	ahead, urgency := s.ahead(s.streams.Read(off, n))
+	behind := s.absent(piece.Range{First: r.End, End: s.cfg.Layout.Cover(off, n+ahead).End})
 	s.mu.Unlock()
-	switch {
-	case f == nil:
-	case missing.Len() > 0:
+	if f == nil {
+		return
+	}
+	if missing.Len() > 0 {
 		f.Want(missing, piece.Demand)
-		f.Want(behind, piece.Window)
-	case behind.Len() > 0:
-		f.Want(behind, piece.Neighbour)
+	}
+	if behind.Len() > 0 {
+		f.Want(behind, urgency)
+	}
+}
+
+// soonAhead is how many bytes are wanted behind reads that have just begun to go
+// on in order.
+const soonAhead = 4 << 20
+
+// ahead is how many bytes are wanted behind a read, and how much, when reads
+// have gone on in order for so many bytes: nothing behind one that stands alone,
+// since what is fetched in vain delays what others wait for, and more behind
+// those that are likely to go on for long.
+func (s *Store) ahead(run int64) (int64, piece.Urgency) {
+	l := s.cfg.Layout.Length
+	switch {
+	case run == 0:
+		return 0, piece.None
+	case run < l:
+		return min(l, s.cfg.Ahead), piece.Neighbour
+	default:
+		return min(max(min(2*run, soonAhead), 2*l, run/16), s.cfg.Ahead), piece.Window
 	}
 }
 

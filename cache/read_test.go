@@ -37,59 +37,56 @@ func TestReadAt(t *testing.T) {
 	}
 }
 
-func TestReadAsksForAllItNeedsAndALittleAhead(t *testing.T) {
+// wanted fails unless the first pieces are wanted just so.
+func (r *rig) wanted(when string, want ...piece.Urgency) {
+	r.t.Helper()
+	for i, u := range want {
+		if got := r.fetch.urgency(piece.Index(i)); got != u {
+			r.t.Errorf("%s: piece %d is wanted for %v, want %v", when, i, got, u)
+		}
+	}
+}
+
+// A read that stands alone asks for what it needs, and for nothing else: others
+// would wait for that.
+func TestReadAsksForAllItNeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, 40, 4, func(c *Config, _ *rig) { c.Ahead = 3 })
+		r := newRig(t, 40, 4, func(c *Config, _ *rig) { c.Ahead = 12 })
 		r.mustDeliver(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { _, err := r.ReadAt(ctx, make([]byte, 20), 4); done <- err }()
 		synctest.Wait()
-		for i := range piece.Index(10) {
-			want := piece.None
-			switch {
-			case i >= 2 && i <= 5:
-				want = piece.Demand
-			case i >= 6 && i <= 8:
-				want = piece.Window
-			}
-			if got := r.fetch.urgency(i); got != want {
-				t.Errorf("piece %d is wanted for %v, want %v", i, got, want)
-			}
-		}
+		r.wanted("alone", piece.None, piece.None, piece.Demand, piece.Demand, piece.Demand, piece.Demand, piece.None, piece.None)
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v", err)
 		}
-		for i := range piece.Index(6) {
-			if got := r.fetch.urgency(i); got != piece.None {
-				t.Errorf("after the read gave up, piece %d is still wanted for %v", i, got)
-			}
-		}
+		r.wanted("given up", make([]piece.Urgency, 10)...)
 	})
 }
 
-// A read that misses nothing brings its neighbours on, so that a scan of small
-// files finds them there.
-func TestReadAsksForNeighbours(t *testing.T) {
-	r := newRig(t, 40, 4, func(c *Config, _ *rig) { c.Ahead = 3 })
-	r.mustDeliver(1, 2)
-	if _, err := r.ReadAt(t.Context(), make([]byte, 4), 4); err != nil {
-		t.Fatal(err)
-	}
-	for i := range piece.Index(10) {
-		want := piece.None
-		if i == 3 || i == 4 {
-			want = piece.Neighbour
-		}
-		if got := r.fetch.urgency(i); got != want {
-			t.Errorf("piece %d is wanted for %v, want %v", i, got, want)
+// Reads that go on from each other bring on what is behind them, whether they
+// miss something or not: so a scan of small files finds them there.
+func TestReadsInOrderAskAhead(t *testing.T) {
+	r := newRig(t, 40, 4, func(c *Config, _ *rig) { c.Ahead = 12 })
+	r.mustDeliver(0, 1)
+	read := func(off int64, n int) {
+		t.Helper()
+		if _, err := r.ReadAt(t.Context(), make([]byte, n), off); err != nil {
+			t.Fatal(err)
 		}
 	}
-	r.mustDeliver(7, 8, 9)
-	if _, err := r.ReadAt(t.Context(), make([]byte, 4), 28); err != nil { // to the end
-		t.Fatal(err)
-	}
+	read(0, 2)
+	r.wanted("the first", make([]piece.Urgency, 10)...)
+	read(2, 2)
+	r.wanted("the piece behind is here", make([]piece.Urgency, 10)...)
+	read(4, 1)
+	r.wanted("a young stream", piece.None, piece.None, piece.Neighbour, piece.None)
+	read(5, 3)
+	r.wanted("an old stream", piece.None, piece.None, piece.Window, piece.Window, piece.Window, piece.None)
+	r.mustDeliver(2, 3, 4, 5, 6, 7, 8, 9)
+	read(8, 32) // to the end
 }
 
 func TestReadersShareOneWait(t *testing.T) {

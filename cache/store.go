@@ -68,9 +68,8 @@ type Config struct {
 	// backing: beyond it Verify admits its piece and then waits; while readers
 	// are blocked, only beyond twice as much. 0 means 64 MiB.
 	DirtyLimit int64
-	// Ahead is how many pieces behind a missed one are wanted with it, as
-	// piece.Window.
-	Ahead int
+	// Ahead is how many bytes are wanted at most behind what is read in order.
+	Ahead int64
 	// OnLost, if set, is called without locks held when a piece that was
 	// verified or claimed turns out to be gone, with the reason. Only damage
 	// to the backing wraps ErrDamaged.
@@ -104,6 +103,7 @@ type Store struct {
 	work     chan struct{}          // queue has grown; one slot
 	idle     *sync.Cond             // queue has become empty, or the disk failed, or closed
 	waits    map[piece.Index]*wait
+	streams  piece.Streams
 	fetcher  Fetcher
 	disk     disk
 	closed   bool

@@ -42,7 +42,10 @@ type Content interface {
 // Defaults of Config.
 const (
 	DefaultReadTimeout = 30 * time.Second
-	DefaultReadAhead   = 4096 // KiB
+	// DefaultReadAhead is in KiB. It is also what the kernel asks for around each
+	// page fault, and it waits for all of a READ: to read ahead of streams is for
+	// the content to do.
+	DefaultReadAhead = 512
 )
 
 // Config says what to mount, and where. Tree, Content and Place are needed.

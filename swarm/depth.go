@@ -9,34 +9,50 @@ import (
 )
 
 // A peer answers requests in their order, so a demanded piece waits behind all
-// that was asked of that peer before. How much is asked ahead is therefore kept
-// to what the peer sends in queueTime, many times what a data centre's round
-// trip needs; and to less while somebody reads what is not here.
+// that was asked of that peer before. The library asks in batches: when all that
+// was asked of a peer has come, it looks for what to ask for next, and meanwhile
+// the link is idle. So batches have to be much longer than that pause to fill the
+// link, and no longer, so that readers do not wait; with many peers longer, since
+// the look takes a while. While somebody reads in order, what is asked ahead is
+// mostly what that reader needs next. Where pages are read here and there, all of
+// it is in the way, and some of the link is given up for them.
 const (
-	readerQueueTime = 40 * time.Millisecond
-	readerLinger    = 500 * time.Millisecond // since the last demand
-	queueTime       = 150 * time.Millisecond
-	minRequests     = 2
-	firstRequests   = 16
-	maxRequests     = 128
-	measureEvery    = 50 * time.Millisecond
-	measureWeight   = 0.3 // of the newest measurement
-	idleMeasurement = time.Second
+	queueTime       = 40 * time.Millisecond // that a batch takes to be sent, for each peer
+	maxQueueTime    = 150 * time.Millisecond
+	streamQueueTime = 40 * time.Millisecond // while somebody reads in order
+
+	pageQueueTime = 4 * time.Millisecond // while pages are read here and there
+	pagePauses    = 4                    // that a batch is as long as
+	pageRequests  = 8                    // at least, if they take no longer than pageMost
+	pageMost      = 12 * time.Millisecond
+
+	readerLinger  = 500 * time.Millisecond // since somebody read
+	minRequests   = 2
+	firstRequests = 16
+	maxRequests   = 128
+	measureEvery  = 50 * time.Millisecond
+	measureWeight = 0.3 // of the newest measurement
 )
 
 // depth keeps the number of requests outstanding at each peer in proportion to
 // the rate at which that peer sends.
 type depth struct {
-	mu    sync.Mutex
-	peers map[*torrent.Peer]*meter
-	read  time.Time // when a piece was demanded last
+	mu     sync.Mutex
+	peers  map[*torrent.Peer]*meter
+	read   time.Time // when a piece was demanded last
+	stream time.Time // when one was wanted last behind what is read in order
 }
 
-// meter measures one peer.
+// meter measures one peer while it has requests.
 type meter struct {
-	since time.Time
 	bytes int64
-	rate  float64 // bytes per second
+	busy  time.Duration // for which it had requests, before began
+	rate  float64       // bytes per second
+
+	out   int           // requests that it has
+	began time.Time     // when it was given the first of them
+	first bool          // nothing of the batch has come yet
+	pause time.Duration // from the first request of a batch to the first of its blocks, without the sending of that
 }
 
 func newDepth() *depth { return &depth{peers: make(map[*torrent.Peer]*meter)} }
@@ -49,9 +65,11 @@ func (d *depth) install(c *torrent.Callbacks) {
 			m.Reqq = firstRequests
 		}
 	}
+	c.SentRequest = append(c.SentRequest, func(e torrent.PeerRequestEvent) { d.sent(e.Peer, time.Now()) })
+	c.DeletedRequest = append(c.DeletedRequest, func(e torrent.PeerRequestEvent) { d.ended(e.Peer, time.Now()) })
 	c.ReceivedUsefulData = append(c.ReceivedUsefulData, func(e torrent.ReceivedUsefulDataEvent) {
 		if conn, ok := e.Peer.TryAsPeerConn(); ok {
-			if n, changed := d.received(e.Peer, len(e.Message.Piece), time.Now()); changed {
+			if n, known := d.received(e.Peer, len(e.Message.Piece), time.Now()); known {
 				conn.PeerMaxRequests = n
 			}
 		}
@@ -59,38 +77,85 @@ func (d *depth) install(c *torrent.Callbacks) {
 	c.PeerClosed = append(c.PeerClosed, d.closed)
 }
 
-// received notes bytes from a peer. From time to time it returns how many
-// requests may be outstanding there.
-func (d *depth) received(p *torrent.Peer, bytes int, now time.Time) (requests int, changed bool) {
+// sent notes a request.
+func (d *depth) sent(p *torrent.Peer, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m := d.peers[p]
-	if m == nil || now.Sub(m.since) > idleMeasurement {
-		// Nothing was asked for a while: that says nothing about the peer.
-		rate := 0.0
-		if m != nil {
-			rate = m.rate
-		}
-		d.peers[p] = &meter{since: now, rate: rate}
+	if m == nil {
+		m = &meter{}
+		d.peers[p] = m
+	}
+	if m.out++; m.out == 1 {
+		m.began, m.first = now, true
+	}
+}
+
+// ended notes that a request is no longer outstanding, for whatever reason.
+func (d *depth) ended(p *torrent.Peer, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.peers[p]
+	if m == nil || m.out == 0 {
+		return
+	}
+	if m.out--; m.out == 0 {
+		m.busy += now.Sub(m.began)
+	}
+}
+
+// received notes bytes from a peer and returns how many requests may be
+// outstanding there, once that is known.
+func (d *depth) received(p *torrent.Peer, bytes int, now time.Time) (requests int, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.peers[p]
+	if m == nil {
 		return 0, false
 	}
-	m.bytes += int64(bytes)
-	span := now.Sub(m.since)
-	if span < measureEvery {
+	m.received(bytes, now)
+	if m.rate == 0 {
 		return 0, false
+	}
+	return min(max(int(d.wanted(m, now)), minRequests), maxRequests), true
+}
+
+func (m *meter) received(bytes int, now time.Time) {
+	if m.first && m.rate > 0 {
+		m.first = false
+		pause := now.Sub(m.began) - time.Duration(float64(bytes)/m.rate*float64(time.Second))
+		m.pause += time.Duration(measureWeight * float64(max(pause, 0)-m.pause))
+	}
+	m.bytes += int64(bytes)
+	span := m.busy
+	if m.out > 0 {
+		span += now.Sub(m.began)
+	}
+	if span < measureEvery {
+		return
 	}
 	rate := float64(m.bytes) / span.Seconds()
 	if m.rate == 0 {
 		m.rate = rate
 	}
 	m.rate += measureWeight * (rate - m.rate)
-	m.since, m.bytes = now, 0
-	queue := queueTime
-	if now.Sub(d.read) < readerLinger {
-		queue = readerQueueTime
+	m.bytes, m.busy = 0, 0
+	if m.out > 0 {
+		m.busy = -now.Sub(m.began) // the rest of the batch counts from now
 	}
-	want := int(m.rate * queue.Seconds() / requestLength)
-	return min(max(want, minRequests), maxRequests), true
+}
+
+// wanted is how many requests a batch should have. d.mu is held.
+func (d *depth) wanted(m *meter, now time.Time) float64 {
+	in := func(t time.Duration) float64 { return m.rate * t.Seconds() / requestLength }
+	switch {
+	case now.Sub(d.stream) < readerLinger:
+		return in(streamQueueTime)
+	case now.Sub(d.read) < readerLinger:
+		return max(in(min(max(pagePauses*m.pause, pageQueueTime), streamQueueTime)), min(pageRequests, in(pageMost)))
+	default:
+		return in(min(queueTime*time.Duration(len(d.peers)), maxQueueTime))
+	}
 }
 
 // demanded notes that somebody waits for a piece now.
@@ -98,6 +163,13 @@ func (d *depth) demanded(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.read = now
+}
+
+// streaming notes that somebody reads in order.
+func (d *depth) streaming(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stream = now
 }
 
 func (d *depth) closed(p *torrent.Peer) {

@@ -104,9 +104,12 @@ func (s *Swarm) Prefetch(r piece.Range, u piece.Urgency) {
 
 // Want raises the urgency of the pieces of r to at least u. It returns at once.
 func (s *Swarm) Want(r piece.Range, u piece.Urgency) {
-	if u == piece.Demand {
+	switch u {
+	case piece.Demand:
 		s.node.depth.demanded(time.Now())
 		s.hedge.demanded(r, time.Now())
+	case piece.Window:
+		s.node.depth.streaming(time.Now())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

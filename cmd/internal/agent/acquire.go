@@ -96,7 +96,8 @@ func (l *life) openNode(ctx context.Context) error {
 	return afterDeath(ctx, func() error {
 		node, err := swarm.NewNode(swarm.NodeConfig{
 			Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
-			MaxPeers: l.cfg.MaxPeers, Unverified: l.cfg.CacheBytes / 4, Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
+			MaxPeers: l.cfg.MaxPeers, Unverified: min(l.cfg.CacheBytes/4, maxUnverified),
+			Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
 		})
 		l.mu.Lock()
 		l.node = node
@@ -248,3 +249,8 @@ func (l *life) openContent(ctx context.Context) error {
 	boundMemory(l.cfg.CacheBytes)
 	return nil
 }
+
+// maxUnverified bounds the bytes that are asked for ahead of their verification,
+// however much RAM there is: the library looks through all of them each time
+// that it asks for something, and readers wait meanwhile.
+const maxUnverified = 64 << 20

@@ -128,12 +128,11 @@ func (l *life) openStore() error {
 	return nil
 }
 
-// ahead is how many bytes behind a missed piece are fetched with it, four pieces
-// at least: the kernel reads on, and so do scans of small files, which lie side
-// by side.
-const ahead = 1 << 20
+// ahead is how many bytes behind what is read in order are fetched, four pieces
+// at least: enough for the link never to wait for the reader.
+const ahead = 8 << 20
 
-func aheadOf(l piece.Layout) int { return max(4, int(ahead/l.Length)) }
+func aheadOf(l piece.Layout) int64 { return max(4*l.Length, ahead) }
 
 // openWritten takes over, or begins, the note of what is written, when there is
 // somebody to leave it to.
