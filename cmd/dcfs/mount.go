@@ -27,6 +27,7 @@ Examples:
 			&cli.BoolFlag{Name: "survive", Value: true, Usage: "a parent process keeps the mount: if the one that serves it is killed, another takes over and readers only wait"},
 			&cli.StringFlag{Name: "trace", Usage: "fetch what this trace `FILE` names before the rest, or \"none\" (default: the origin's trace, if it has one)"},
 			&cli.StringFlag{Name: "trace-token-file", Usage: "`FILE` with the token of the origin's --trace-token-file: give it a trace of what is read first here (default: none)"},
+			&cli.BoolFlag{Name: "lazy", Usage: "fetch only what is read, a little ahead of it, and what a trace names; the copy stands when all is here"},
 			&cli.BoolFlag{Name: "nosuid", Usage: "ignore setuid, setgid and file capabilities in the mount"},
 		}, lifeFlags()...),
 		Action: func(c *cli.Context) error {
@@ -35,6 +36,7 @@ Examples:
 				Mountpoint: c.Args().Get(1),
 				Dest:       c.String("dest"),
 				NoSUID:     c.Bool("nosuid"),
+				Lazy:       c.Bool("lazy"),
 			}
 			var err error
 			if cfg.Trace = c.String("trace"); cfg.Trace != agent.NoTrace {

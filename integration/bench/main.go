@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -38,11 +40,15 @@ func register(name, about string, run func(*env) error) {
 // env is what a benchmark works with.
 type env struct {
 	ctx    context.Context
-	dcfs   string // path of the binary
-	dir    string // empty at the start of each benchmark, removed after it
-	full   bool   // sizes as in the goals, however long that takes
-	rounds int    // how often rivals run in turns
-	byCPU  bool   // what the work took of the processor, instead of the clock
+	dcfs   string         // path of the binary
+	dir    string         // empty at the start of each benchmark, removed after it
+	full   bool           // sizes as in the goals, however long that takes
+	rounds int            // how often rivals run in turns
+	byCPU  bool           // what the work took of the processor, instead of the clock
+	links  []int          // Mbit/s of shaped links
+	flags  []string       // given to dcfs origin and mount on shaped links as well
+	cases  *regexp.Regexp // of the benchmarks that have them
+	alone  bool           // without programs other than dcfs
 	out    *report
 }
 
@@ -61,11 +67,23 @@ func run() error {
 	full := flag.Bool("full", os.Getenv("BENCH_FULL") != "", "sizes as in the goals (also BENCH_FULL=1)")
 	rounds := flag.Int("rounds", 3, "how often rivals run in turns")
 	byCPU := flag.Bool("cpu", false, "read: compare processor time instead of the clock, on a machine that does other things as well")
+	links := flag.String("links", "100,1000", "cold: the rates of the links, in Mbit/s")
+	more := flag.String("flags", "", "cold: more flags for dcfs origin and dcfs mount, such as --trade")
+	cases := flag.String("cases", "", "cold: measure the cases whose names match this regular expression")
+	alone := flag.Bool("alone", false, "cold: without programs other than dcfs")
 	work := flag.String("dir", "", "work below this directory (default: the system's for temporary files)")
 	flag.Parse()
 	choice, err := regexp.Compile(*only)
 	if err != nil {
 		return err
+	}
+	which, err := regexp.Compile(*cases)
+	if err != nil {
+		return err
+	}
+	rates, err := numbers(*links)
+	if err != nil {
+		return fmt.Errorf("-links: %w", err)
 	}
 	path, err := filepath.Abs(*binary)
 	if err != nil {
@@ -74,7 +92,8 @@ func run() error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%w: make build first", err)
 	}
-	e := &env{ctx: ctx, dcfs: path, full: *full, rounds: max(*rounds, 1), byCPU: *byCPU, out: newReport(os.Stdout)}
+	e := &env{ctx: ctx, dcfs: path, full: *full, rounds: max(*rounds, 1), byCPU: *byCPU,
+		links: rates, cases: which, alone: *alone, flags: strings.Fields(*more), out: newReport(os.Stdout)}
 	if *work == "" {
 		*work = os.TempDir()
 	}
@@ -89,6 +108,18 @@ func run() error {
 		}
 	}
 	return nil
+}
+
+// numbers reads a list with commas.
+func numbers(list string) (out []int, err error) {
+	for _, word := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || n <= 0 {
+			return nil, fmt.Errorf("%q is no positive number", word)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
 
 // one runs a benchmark in a directory of its own.

@@ -168,7 +168,7 @@ func (e *env) warm(o *service, s readSizes) ([]figure, error) {
 		{"find", "<= 1.1", func(root string) (float64, error) {
 			return e.cost(func() error { _, err := e.command("find", root, "-type", "f"); return err })
 		}},
-		{random, "<= 1.2", e.pages(s, false)},
+		{random, "<= 1.2", e.pages(s)},
 		{"sequential, 10 times", "<= 1.5", e.sequential(10)},
 	}
 	out, err := e.beside("warm, FUSE", dest, mount, all)
@@ -182,7 +182,7 @@ func (e *env) warm(o *service, s readSizes) ([]figure, error) {
 	}
 	defer func() { _ = unix.Unmount(native, unix.MNT_DETACH) }()
 	defer h.stop()
-	after, err := e.beside("warm, after the handover", dest, native, []work{{"sequential, 10 times", "<= 1.02", e.sequential(10)}, {random, "", e.pages(s, false)}})
+	after, err := e.beside("warm, after the handover", dest, native, []work{{"sequential, 10 times", "<= 1.02", e.sequential(10)}, {random, "", e.pages(s)}})
 	if err != nil {
 		return nil, err
 	}
@@ -248,16 +248,13 @@ func readEach(names []string) error {
 
 // pages reads pages of the big file in an order of chance that is the same each
 // time.
-func (e *env) pages(s readSizes, cold bool) func(root string) (float64, error) {
+func (e *env) pages(s readSizes) func(root string) (float64, error) {
 	return func(root string) (float64, error) {
 		fd, err := unix.Open(filepath.Join(root, "big"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return 0, err
 		}
 		defer unix.Close(fd)
-		if cold {
-			_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM)
-		}
 		r := rand.New(rand.NewPCG(1, 2))
 		p := make([]byte, 4096)
 		return e.cost(func() error {

@@ -76,6 +76,7 @@ type Config struct {
 	Owner      *tree.Account        // who gets everything; nil: whom the release names
 	Reuse      []string             // directories that may have bytes of the release, besides those that receipts name
 	ReuseLinks bool                 // make files that an older release has in every respect hardlinks of it
+	Lazy       bool                 // fetch only what is read
 	NoSUID     bool                 // ignore setuid, setgid and file capabilities in the mount
 	Hold       func(Heritage) error // called when the mount has changed hands or state, for a successor; may be nil
 	Resume     *Heritage            // of a life that died with its process; nil: a new life

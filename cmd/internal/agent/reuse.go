@@ -52,8 +52,13 @@ func (l *life) startReuse(ctx context.Context) (stop func()) {
 	}
 }
 
-func (l *life) prefetchAll() {
-	l.swarm.Prefetch(l.everything(), piece.Background)
+func (l *life) prefetchAll() { l.prefetch(l.everything()) }
+
+// prefetch has pieces fetched in the background, where that is wanted.
+func (l *life) prefetch(r piece.Range) {
+	if !l.cfg.Lazy {
+		l.swarm.Prefetch(r, piece.Background)
+	}
 }
 
 func (l *life) everything() piece.Range {
@@ -95,7 +100,7 @@ func (l *life) reuse(ctx context.Context, sources []reuse.Source) {
 	held := r.Held()
 	for i := range piece.Index(l.rel.Layout.Count()) {
 		if !held.Has(i) {
-			l.swarm.Prefetch(piece.Range{First: i, End: i + 1}, piece.Background)
+			l.prefetch(piece.Range{First: i, End: i + 1})
 		}
 	}
 	l.local.Store(r)
@@ -114,7 +119,7 @@ func (l *life) decided(i piece.Index) {
 	if l.store.Have(i) {
 		l.swarm.Lost(i) // it asks the store anew, whichever way that changed
 	}
-	l.swarm.Prefetch(piece.Range{First: i, End: i + 1}, piece.Background)
+	l.prefetch(piece.Range{First: i, End: i + 1})
 }
 
 // reuseSources lists the directories of --reuse and then the complete releases
