@@ -113,8 +113,22 @@ func TestMetrics(t *testing.T) {
 	}
 	b.fails(78, []string{"--http"}, "fetch", "app/1", filepath.Join(b.Releases(), "x"), "--origin", o.url(), "--http", b.Addr+":7073")
 
+	seed, err := o.Client().Get(o.url() + "/data/app/2/big/00.bin")
+	must(t, err)
+	n, err := io.Copy(io.Discard, seed.Body)
+	must(t, err)
+	seed.Body.Close()
 	text = scrape(t, o.Host, o.url())
 	lintMetrics(t, text)
+	if sent := figure(t, text, `dcfs_origin_webseed_sent_bytes_total{version="app/2"}`); n != 1<<20 || sent != float64(n) {
+		t.Errorf("the web seed sent %d bytes and counts %.0f", n, sent)
+	}
+	// Hosts report some time after they change.
+	if err := lab.Poll(ctx, func() (bool, error) {
+		return strings.Contains(scrape(t, o.Host, o.url()), `dcfs_origin_hosts{state="lingering",version="app/2"} 1`), nil
+	}); err != nil {
+		t.Errorf("no host lingers: %v", err)
+	}
 	if figure(t, text, "dcfs_origin_releases") != 2 || figure(t, text, `dcfs_origin_sent_bytes_total{version="app/2"}`) < 3 ||
 		figure(t, text, `dcfs_origin_http_requests_total{code="200",handler="announce"}`) < 1 {
 		t.Errorf("the origin's figures:\n%s", text)

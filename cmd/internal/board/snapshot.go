@@ -35,6 +35,10 @@ type compiled struct {
 	hosts   []Host
 }
 
+// Overview is everything at a glance, not older than a second or the time that
+// making it takes twenty times.
+func (b *Board) Overview() Overview { return b.look().overview }
+
 // look returns a snapshot that is not too old.
 func (b *Board) look() *snapshot {
 	b.view.Lock()

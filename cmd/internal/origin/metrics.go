@@ -15,6 +15,10 @@ var (
 		"Payload bytes sent to peers.", []string{"version"}, nil)
 	descPeers = prometheus.NewDesc("dcfs_origin_peers",
 		"Peers connected to the origin's seeder.", []string{"version"}, nil)
+	descWebSeed = prometheus.NewDesc("dcfs_origin_webseed_sent_bytes_total",
+		"Payload bytes sent by the web seed.", []string{"version"}, nil)
+	descHosts = prometheus.NewDesc("dcfs_origin_hosts",
+		"Hosts of a release that report or announce themselves, by state, as on the status page.", []string{"version", "state"}, nil)
 	descSwarm = prometheus.NewDesc("dcfs_tracker_peers",
 		"Peers known to the tracker.", []string{"version", "complete"}, nil)
 )
@@ -69,7 +73,7 @@ func (s *service) metrics() http.Handler {
 type collector struct{ s *service }
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descSent, descPeers, descSwarm} {
+	for _, d := range []*prometheus.Desc{descSent, descWebSeed, descPeers, descSwarm, descHosts} {
 		ch <- d
 	}
 	originFigures.Describe(ch)
@@ -84,8 +88,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, rel := range c.s.shelf.swarms() { // a swarm of several versions counts once
 		st := rel.swarm.Stats()
 		ch <- prometheus.MustNewConstMetric(descSent, prometheus.CounterValue, float64(st.Sent), rel.version)
+		ch <- prometheus.MustNewConstMetric(descWebSeed, prometheus.CounterValue, float64(rel.webSeed.Load()), rel.version)
 		gauge(descPeers, float64(st.Peers), rel.version)
 		gauge(descSwarm, float64(swarms[rel.mi.InfoHash].Complete), rel.version, "yes")
 		gauge(descSwarm, float64(swarms[rel.mi.InfoHash].Incomplete), rel.version, "no")
+	}
+	for _, r := range c.s.board.Overview().Releases {
+		for state, n := range r.States {
+			gauge(descHosts, float64(n), r.Version, state)
+		}
 	}
 }

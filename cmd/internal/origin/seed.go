@@ -45,6 +45,7 @@ type seeded struct {
 	raw     []byte // the metainfo as stored
 	since   time.Time
 	about   catalog.Release // what the index tells of it
+	webSeed atomic.Int64    // bytes that the web seed has sent
 	*exchange
 }
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"dcfs/fs/tree"
@@ -20,6 +21,7 @@ func (s *service) data(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	w = counting{w, &rel.webSeed}
 	id, ok := rel.mi.Tree.Find(rest)
 	if size, pad := padSize(rest); pad && !ok && size < rel.mi.Layout.Length {
 		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(zeros{}, 0, size))
@@ -43,6 +45,26 @@ func (s *service) data(w http.ResponseWriter, r *http.Request) {
 	defer f.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
+// counting counts the bytes of an answer's body.
+type counting struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+// Write implements io.Writer.
+func (c counting) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
+}
+
+// ReadFrom lets the kernel send a file.
+func (c counting) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(c.ResponseWriter, r)
+	c.sent.Add(n)
+	return n, err
 }
 
 // split finds the release in a web seed's path, and what is left of the path.
