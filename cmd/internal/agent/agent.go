@@ -191,17 +191,18 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 	if err := l.join(ctx); err != nil {
 		return err
 	}
-	// Only now: on a busy disk it takes seconds, for which reads would wait.
+	group.Go(func() error { return l.beatOn(background) })
+	defer l.startReuse(background)()
+	group.Go(func() error { l.followTrace(background); return nil })
+	group.Go(func() error { l.shareTrace(background); return nil })
+	// Only now: on a busy disk it takes seconds, for which reads would wait, and
+	// what is fetched ahead of them.
 	if err := l.saveMetainfo(); err != nil {
 		return err
 	}
 	if err := l.bequeath(); err != nil {
 		return err
 	}
-	group.Go(func() error { return l.beatOn(background) })
-	defer l.startReuse(background)()
-	group.Go(func() error { l.followTrace(background); return nil })
-	group.Go(func() error { l.shareTrace(background); return nil })
 	l.settle()
 	group.Go(func() error { l.store.Scrub(background); return nil })
 	return l.live(ctx)

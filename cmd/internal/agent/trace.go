@@ -21,10 +21,12 @@ const (
 	// traceWait bounds how long the origin's trace is waited for. It is fetched
 	// beside everything else, and nothing waits for it.
 	traceWait = 20 * time.Second
-	// traceAhead is how many bytes of a trace are wanted at a time: what the
-	// library is given at once it fetches in the order of the stream.
-	traceAhead = 16 << 20
-	tracePulse = 50 * time.Millisecond
+	// traceAhead is how many bytes of a trace are wanted at a time, in at most
+	// tracePieces: what the library is given at once it fetches in the order of
+	// the stream, and the plan forgets the oldest of too many.
+	traceAhead  = 16 << 20
+	tracePieces = piece.MaxAhead / 2
+	tracePulse  = 50 * time.Millisecond
 	// A recorded start counts as over when for traceQuiet nothing new was read,
 	// or traceLong after its first read.
 	traceQuiet = 5 * time.Second
@@ -112,13 +114,13 @@ func (l *life) wantTraced(left []piece.Index) []piece.Index {
 	if l.paused.Load() {
 		return left
 	}
-	budget := int64(traceAhead)
+	most := min(tracePieces, max(1, traceAhead/l.rel.Layout.Length))
 	for _, i := range left {
 		if l.store.Have(i) {
 			continue
 		}
 		l.swarm.Want(piece.Range{First: i, End: i + 1}, piece.Trace)
-		if budget -= l.rel.Layout.Length; budget <= 0 {
+		if most--; most == 0 {
 			break
 		}
 	}
