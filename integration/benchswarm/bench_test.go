@@ -75,6 +75,7 @@ type outcome struct {
 	hosts  []host
 	origin host
 	fall   *waterfall // nil when unknown
+	use    *use       // nil when unknown
 }
 
 func known(name string) (tool, lab.Need) {

@@ -60,10 +60,10 @@ func (dcfsTool) run(b *testing.B, w *work) outcome {
 		procs[i] = h.Start("fetch", environment(h), w.dcfs, "fetch", "bench", filepath.Join(h.Releases(), "bench"),
 			"--origin", "http://"+w.origin.Addr+":7070", "--insecure-unsigned", "--linger", "1h")
 	}
-	watch := newWatch(w.hosts, procs, start)
+	watch := newWatch(w.lab, w.hosts, procs, start)
 	seconds := waitAll(b, start, w.hosts, watch.done)
 	watch.stop()
-	out := outcome{fall: watch.fall(seconds)}
+	out := outcome{fall: watch.fall(seconds), use: watch.use(w.mbit, slices.Max(seconds))}
 	for i, h := range w.all() {
 		p := origin
 		if i > 0 {
@@ -95,14 +95,16 @@ type status struct {
 	Peers        int       `json:"peers"`
 }
 
-// watch asks all hosts how they are, five times a second.
+// watch asks all hosts how they are, five times a second, and reads the
+// counters of their links.
 type watch struct {
 	start time.Time
 	cease chan struct{}
 	ended sync.WaitGroup
 
-	mu   sync.Mutex
-	seen map[*lab.Host][]sample
+	mu    sync.Mutex
+	seen  map[*lab.Host][]sample
+	links []reading
 }
 
 type sample struct {
@@ -110,8 +112,9 @@ type sample struct {
 	at float64
 }
 
-func newWatch(hosts []*lab.Host, procs []*lab.Process, start time.Time) *watch {
+func newWatch(l *lab.Lab, hosts []*lab.Host, procs []*lab.Process, start time.Time) *watch {
 	w := &watch{start: start, cease: make(chan struct{}), seen: make(map[*lab.Host][]sample)}
+	w.ended.Go(func() { w.readLinks(l) })
 	for i, h := range hosts {
 		w.ended.Go(func() {
 			for {
@@ -174,44 +177,4 @@ func ask(h *lab.Host, pid int) (st status, err error) {
 		err = json.Unmarshal(raw, &st)
 	}
 	return st, err
-}
-
-// waterfall is where the time of a run goes: for each step the first and the
-// last host that reached it, in seconds, to a fifth of a second.
-type waterfall struct {
-	Peer, Piece, Half, Most, All, Copy [2]float64 // a peer, a piece, 50 %, 99 %, 100 %, materialised
-}
-
-func (w *watch) fall(seconds []float64) *waterfall {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f := new(waterfall)
-	steps := []struct {
-		into *[2]float64
-		ok   func(status) bool
-	}{
-		{&f.Peer, func(s status) bool { return s.Peers > 0 }},
-		{&f.Piece, func(s status) bool { return s.BytesHave > 0 }},
-		{&f.Half, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes/2 }},
-		{&f.Most, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes/100*99 }},
-		{&f.All, func(s status) bool { return s.Bytes > 0 && s.BytesHave >= s.Bytes }},
-	}
-	for _, step := range steps {
-		var at []float64
-		for _, all := range w.seen {
-			if i := slices.IndexFunc(all, func(s sample) bool { return step.ok(s.status) }); i >= 0 {
-				at = append(at, all[i].at)
-			}
-		}
-		if len(at) > 0 {
-			*step.into = [2]float64{slices.Min(at), slices.Max(at)}
-		}
-	}
-	f.Copy = [2]float64{slices.Min(seconds), slices.Max(seconds)}
-	return f
-}
-
-func (f *waterfall) print(w io.Writer) {
-	fmt.Fprintf(w, "waterfall, first to last host, s: a peer %.1f–%.1f · first piece %.1f–%.1f · half %.1f–%.1f · 99 %% %.1f–%.1f · all %.1f–%.1f · copy %.2f–%.2f\n",
-		f.Peer[0], f.Peer[1], f.Piece[0], f.Piece[1], f.Half[0], f.Half[1], f.Most[0], f.Most[1], f.All[0], f.All[1], f.Copy[0], f.Copy[1])
 }

@@ -144,6 +144,7 @@ type line struct {
 	RSS        float64    `json:"rss_mib_max"`
 	Load       string     `json:"load"`
 	Fall       *waterfall `json:"waterfall,omitempty"`
+	Use        *use       `json:"links_in_use,omitempty"`
 }
 
 // report prints a run for people and as a line of JSON.
@@ -151,7 +152,7 @@ func report(w io.Writer, name string, s setup, o outcome) {
 	bound := s.bound(o.bytes).Seconds()
 	var times []float64
 	l := line{Tool: name, Hosts: s.hosts, Mbit: s.mbit, Bytes: o.bytes, Bound: bound,
-		Copies: float64(o.origin.link.Sent) / float64(o.bytes), OriginCPU: o.origin.cpu, Fall: o.fall}
+		Copies: float64(o.origin.link.Sent) / float64(o.bytes), OriginCPU: o.origin.cpu, Fall: o.fall, Use: o.use}
 	for _, h := range o.hosts {
 		times = append(times, h.seconds)
 		l.LinkF = max(l.LinkF, float64(h.link.Received)/float64(o.bytes))
@@ -171,6 +172,9 @@ func report(w io.Writer, name string, s setup, o outcome) {
 	t.Flush()
 	if o.fall != nil {
 		o.fall.print(w)
+	}
+	if o.use != nil {
+		o.use.print(w)
 	}
 	json.NewEncoder(w).Encode(l)
 }

@@ -64,22 +64,43 @@ func (h *Host) Heal() {
 // Traffic reads the counters of the host's link.
 func (h *Host) Traffic() Traffic {
 	h.lab.t.Helper()
-	out, err := exec.Command("ip", "-n", h.lab.hub, "-s", "-j", "link", "show", h.port).Output()
+	all, err := h.lab.Traffic()
 	if err != nil {
 		h.lab.t.Fatalf("counters of %s: %v", h.Name, err)
+	}
+	return all[h.Name]
+}
+
+// Traffic reads the counters of all hosts' links at once, by the hosts' names.
+func (l *Lab) Traffic() (map[string]Traffic, error) {
+	out, err := exec.Command("ip", "-n", l.hub, "-s", "-j", "link", "show").Output()
+	if err != nil {
+		return nil, err
 	}
 	type counter struct {
 		Bytes uint64 `json:"bytes"`
 	}
 	var links []struct {
+		Name  string `json:"ifname"`
 		Stats struct {
 			RX counter `json:"rx"`
 			TX counter `json:"tx"`
 		} `json:"stats64"`
 	}
-	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
-		h.lab.t.Fatalf("counters of %s: %v: %s", h.Name, err, out)
+	if err := json.Unmarshal(out, &links); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	// What the bridge's end receives is what the host sent.
-	return Traffic{Sent: links[0].Stats.RX.Bytes, Received: links[0].Stats.TX.Bytes}
+	all := make(map[string]Traffic, len(l.hosts))
+	for _, link := range links {
+		for _, h := range l.hosts {
+			if h.port == link.Name {
+				// What the bridge's end receives is what the host sent.
+				all[h.Name] = Traffic{Sent: link.Stats.RX.Bytes, Received: link.Stats.TX.Bytes}
+			}
+		}
+	}
+	if len(all) != len(l.hosts) {
+		return nil, fmt.Errorf("%d hosts have %d links", len(l.hosts), len(all))
+	}
+	return all, nil
 }
