@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -20,7 +21,8 @@ import (
 // the connections and serves stock clients; on the same connections dcfs hosts
 // speak an extension of their own (package trade), because the library's order
 // of requests and of uploads cannot be steered. While the exchange has peers
-// that can give what is missing, the library downloads nothing.
+// that can give what is missing and nobody reads, the library downloads nothing;
+// see lending.
 //
 // The library's callbacks hold its lock, so they only leave events; run takes
 // them out and sends. deliver sends pieces, verify hashes them.
@@ -46,6 +48,7 @@ type exchange struct {
 	lastID  trade.PeerID
 	toCheck *backlog
 	fresh   []piece.Index // that the library does not know of yet
+	told    time.Time     // when it was told last
 
 	up       sync.Mutex // guards queue and open
 	open     map[trade.PeerID]*torrent.PeerConn
@@ -53,6 +56,7 @@ type exchange struct {
 	upWake   chan struct{}
 	received counter
 	bans     bans
+	seeds    atomic.Int64 // peers of the exchange that have everything
 }
 
 // counter counts payload bytes that came and went through the exchange.
@@ -150,9 +154,13 @@ func (e *exchange) events() []event {
 	return in
 }
 
-// tradeTick is also how long a piece waits before others are told of it, so that
-// one message tells of several.
-const tradeTick = 50 * time.Millisecond
+const (
+	// tradeTick is also how long a piece waits before others are told of it, so
+	// that one message tells of several.
+	tradeTick = 20 * time.Millisecond
+	// tellEvery is how long it waits before the library tells everybody.
+	tellEvery = 500 * time.Millisecond
+)
 
 // run handles events until ctx ends.
 func (e *exchange) run(ctx context.Context, s *Swarm) {
@@ -172,12 +180,16 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 		case now := <-tick.C:
 			e.plan.Clock(now)
 			e.plan.Tick()
+			e.seeds.Store(int64(e.plan.Seeds()))
 			e.up.Lock()
 			e.queue.Tick(now)
 			e.up.Unlock()
 			signal(e.upWake)
 			e.lend.settle(s, e)
-			e.tell(s)
+			if e.plan.Idle() || now.Sub(e.told) >= tellEvery {
+				e.told = now
+				e.tell(s)
+			}
 		}
 		for _, ev := range e.events() {
 			e.handle(s, ev)
@@ -190,8 +202,6 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 func (e *exchange) tell(s *Swarm) {
 	for _, i := range e.fresh {
 		s.recheck(i)
-		s.asks.done(i)
-		s.hedge.relaxed(piece.Range{First: i, End: i + 1})
 	}
 	e.fresh = e.fresh[:0]
 }
@@ -241,6 +251,9 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.plan.HasAll(id)
 	case wanted:
 		e.lend.urge[ev.piece] = ev.urge
+		if ev.urge == piece.Demand {
+			e.lend.demanded(s, e)
+		}
 		e.plan.Want(ev.piece, ev.urge)
 		e.lend.apply(s, e, ev.piece)
 	case stands:
@@ -248,6 +261,8 @@ func (e *exchange) handle(s *Swarm, ev event) {
 	case checked:
 		if ev.good {
 			e.fresh = append(e.fresh, ev.piece)
+			s.asks.done(ev.piece)
+			s.hedge.relaxed(piece.Range{First: ev.piece, End: ev.piece + 1})
 		}
 		e.plan.Verified(ev.piece, ev.good)
 	case said:
@@ -300,5 +315,9 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 		signal(e.upWake)
 	case trade.Data:
 		e.take(id, m)
+	case trade.Have:
+		for _, i := range m.Pieces {
+			e.plan.Has(id, i)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package swarm
 import (
 	"maps"
 	"net"
+	"slices"
 
 	"github.com/anacrolix/torrent"
 	pp "github.com/anacrolix/torrent/peer_protocol"
@@ -66,10 +67,9 @@ func (n *Node) offerExtension(pc *torrent.PeerConn) {
 	pc.LocalLtepProtocolMap = &own
 }
 
-// readMessage notes what a dcfs host says that it has. The library does not
-// learn that it may ask it for pieces: those are the exchange's to ask for.
+// readMessage notes what a dcfs host says that it has.
 func (n *Node) readMessage(pc *torrent.PeerConn, m *pp.Message) {
-	if m.Keepalive || m.Type != pp.Have && m.Type != pp.Bitfield && m.Type != pp.HaveAll && m.Type != pp.Unchoke {
+	if m.Keepalive || m.Type != pp.Have && m.Type != pp.Bitfield && m.Type != pp.HaveAll {
 		return
 	}
 	e := n.exchangeOf(pc)
@@ -79,15 +79,30 @@ func (n *Node) readMessage(pc *torrent.PeerConn, m *pp.Message) {
 	if _, speaks := e.speaks.Load(pc); !speaks {
 		return
 	}
+	defer hide(m, e.n)
 	switch m.Type {
-	case pp.Unchoke:
-		m.Keepalive = true // which the library passes over
 	case pp.Have:
 		e.post(event{kind: hasPiece, conn: pc, piece: piece.Index(m.Index)})
 	case pp.Bitfield:
-		e.post(event{kind: hasSome, conn: pc, have: m.Bitfield})
+		e.post(event{kind: hasSome, conn: pc, have: slices.Clone(m.Bitfield)})
 	case pp.HaveAll:
 		e.post(event{kind: hasAll, conn: pc})
+	}
+}
+
+// hide has the library not learn that a dcfs host has the keeper, the last of n
+// pieces; see lending.
+func hide(m *pp.Message, n int) {
+	switch {
+	case m.Type == pp.Have && int(m.Index) == n-1:
+		m.Keepalive = true // which the library passes over
+	case m.Type == pp.HaveAll:
+		m.Type, m.Bitfield = pp.Bitfield, make([]bool, (n+7)/8*8) // whole bytes, as they come
+		for i := range n - 1 {
+			m.Bitfield[i] = true
+		}
+	case m.Type == pp.Bitfield && len(m.Bitfield) >= n:
+		m.Bitfield[n-1] = false
 	}
 }
 

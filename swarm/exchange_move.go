@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	// Each block: a sender may have no more than one under way to each of many.
 	ackEvery  = trade.BlockLength
 	maxUnask  = 1 << 10 // blocks that nobody asked for until the connection is closed
 	verifiers = 2
@@ -31,7 +32,9 @@ func (e *exchange) take(id trade.PeerID, m trade.Message) {
 		e.write(l.conn, trade.Message{Kind: trade.Ack, Off: l.unacked})
 		l.unacked = 0
 	}
-	if !want {
+	if want {
+		e.node.trail.note(&l.conn.Peer, m.Piece, int(n))
+	} else {
 		if l.unasked++; l.unasked > maxUnask {
 			_ = l.conn.Close() // it never fails
 		}

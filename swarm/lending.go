@@ -8,22 +8,28 @@ import (
 	"dcfs/cache/piece"
 )
 
-// lending leaves pieces to the library while stock clients have some that are
-// missing here: all of them when there are no dcfs hosts, else those that no
-// dcfs host has, and a few more. Without stock clients it is told that one piece
-// is wanted, because it makes no connections when there is none. It asks no
-// dcfs host for anything; see readMessage. It belongs to exchange.run.
+// lending leaves pieces to the library: all of them while somebody reads, since
+// the library asks for little at a time and what is read comes soon, where the
+// exchange fills the links; and while stock clients have some that are missing
+// here, those that no dcfs host has, and a few more, or all of them when there
+// are no dcfs hosts. Otherwise the library asks nobody for anything.
+//
+// The library makes no connections for who has nothing and wants nothing, so at
+// first it is told that the keeper is wanted, one piece of which it never learns
+// that a dcfs host has it; see hide. lending belongs to exchange.run.
 type lending struct {
 	looked time.Time
+	read   time.Time // when a piece was demanded last
 	mode   lendMode
 	lent   map[piece.Index]bool // in mode lendSome
 	urge   []piece.Urgency
 	told   []piece.Urgency // what the library knows
-	keeper piece.Index     // in mode lendNone the piece that it is told of
+	keeper piece.Index     // the last piece
+	kept   bool            // it has served
 }
 
 func newLending(n int) lending {
-	return lending{urge: make([]piece.Urgency, n), told: make([]piece.Urgency, n)}
+	return lending{urge: make([]piece.Urgency, n), told: make([]piece.Urgency, n), keeper: piece.Index(max(n-1, 0))}
 }
 
 type lendMode int
@@ -35,7 +41,19 @@ const (
 
 	lendEach  = 8 // pieces for each stock client that has some
 	lendEvery = 200 * time.Millisecond
+
+	// After a demand everything stays lent so long: changing to and fro cancels
+	// what is under way.
+	readingFor = 3 * time.Second
 )
+
+// demanded notes that somebody waits for a piece.
+func (l *lending) demanded(s *Swarm, e *exchange) {
+	l.read = time.Now()
+	if l.mode != lendAll && s.t.BytesMissing() != 0 {
+		l.change(s, e, lendAll)
+	}
+}
 
 // settle looks at who is there, and changes what is left to whom.
 func (l *lending) settle(s *Swarm, e *exchange) {
@@ -47,19 +65,20 @@ func (l *lending) settle(s *Swarm, e *exchange) {
 	if s.t.BytesMissing() == 0 {
 		return
 	}
-	if l.mode == lendNone && e.store.Have(l.keeper) {
-		l.keep(s, e)
-	}
 	stock := e.stock(s.t)
 	mode := lendNone
 	switch {
-	case stock > 0 && e.plan.Peers() == 0:
+	case now.Sub(l.read) < readingFor, stock > 0 && e.plan.Peers() == 0:
 		mode = lendAll
 	case stock > 0:
 		mode = lendSome
 	}
 	if mode != l.mode {
 		l.change(s, e, mode)
+	}
+	if !l.kept && s.t.BytesCompleted() > 0 {
+		l.kept = true // who has something needs no keeper
+		l.apply(s, e, l.keeper)
 	}
 	if mode == lendSome {
 		l.replenish(s, e, stock*lendEach)
@@ -80,39 +99,34 @@ func (e *exchange) stock(t *torrent.Torrent) (n int) {
 func (l *lending) change(s *Swarm, e *exchange, mode lendMode) {
 	e.log.Debug("pieces are left to the library", "mode", int(mode))
 	l.mode, l.lent = mode, make(map[piece.Index]bool)
+	for i := range l.urge { // what is read first
+		if l.urge[i] == piece.Demand {
+			l.apply(s, e, piece.Index(i))
+		}
+	}
 	for i := range l.urge {
-		e.plan.Lend(piece.Index(i), mode == lendAll)
+		e.plan.Lend(piece.Index(i), mode == lendAll && !l.keeps(e, piece.Index(i)))
 		l.apply(s, e, piece.Index(i))
 	}
 	e.plan.Fill()
 }
 
+// keeps says whether piece i is one that dcfs hosts alone fetch from each other.
+func (l *lending) keeps(e *exchange, i piece.Index) bool {
+	return i == l.keeper && e.plan.Peers() > 0
+}
+
 // apply tells the library how urgent piece i is.
 func (l *lending) apply(s *Swarm, e *exchange, i piece.Index) {
-	if l.mode == lendNone && l.urge[l.keeper] == piece.None && l.urge[i] != piece.None && !e.store.Have(i) {
-		l.keeper = i
-	}
 	u := l.urge[i]
-	if l.mode == lendSome && !l.lent[i] || l.mode == lendNone && i != l.keeper {
+	switch {
+	case l.mode == lendNone && (l.kept || i != l.keeper), l.mode == lendSome && !l.lent[i], l.mode == lendAll && l.keeps(e, i):
 		u = piece.None
 	}
 	if u != l.told[i] {
 		l.told[i] = u
 		s.setPriority(i, u)
 	}
-}
-
-// keep chooses another keeper.
-func (l *lending) keep(s *Swarm, e *exchange) {
-	before := l.keeper
-	for i, u := range l.urge {
-		if u != piece.None && !e.store.Have(piece.Index(i)) {
-			l.keeper = piece.Index(i)
-			break
-		}
-	}
-	l.apply(s, e, before)
-	l.apply(s, e, l.keeper)
 }
 
 // replenish lends pieces until count are lent besides those that no dcfs host

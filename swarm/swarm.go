@@ -216,7 +216,7 @@ func (s *Swarm) recheck(i piece.Index) {
 	p.UpdateCompletion()
 	// The library does not ask for a piece whose hash failed before something
 	// else happens: a change of its urgency does.
-	if u := s.plan.Urgency(i); u != piece.None {
+	if u := s.plan.Urgency(i); u != piece.None && s.exchange == nil {
 		p.SetPriority(torrent.PiecePriorityNone)
 		p.SetPriority(priorities[u])
 	}
@@ -236,13 +236,15 @@ type Stats struct {
 func (s *Swarm) Stats() Stats {
 	st := s.t.Stats()
 	var came, useful, sent int64
+	seeds := st.ConnectedSeeders
 	if s.exchange != nil {
 		came, useful, sent = s.exchange.received.totals()
+		seeds += int(s.exchange.seeds.Load())
 	}
 	return Stats{
 		Received: came + st.BytesReadData.Int64(), Useful: useful + st.BytesReadUsefulData.Int64(),
 		Sent: sent + st.BytesWrittenData.Int64(), Peers: st.ActivePeers,
-		Seeds: st.ConnectedSeeders, Known: st.TotalPeers,
+		Seeds: seeds, Known: st.TotalPeers,
 	}
 }
 

@@ -1,6 +1,10 @@
 package swarm
 
-import "testing"
+import (
+	"testing"
+
+	"dcfs/cache/piece"
+)
 
 // traders are hosts that share by a plan of their own.
 func traders(t *testing.T, rel *release, n int) []*host {
@@ -64,5 +68,35 @@ func TestTraderThatLies(t *testing.T) {
 		if ip != "127.0.0.2" {
 			t.Errorf("%s was banned, and was honest", ip)
 		}
+	}
+}
+
+// TestTradersOfOnePiece: it is the one that the library does not see.
+func TestTradersOfOnePiece(t *testing.T) {
+	for _, h := range traders(t, newRelease(t, 4, 16<<10), 2) {
+		h.mustComplete()
+	}
+}
+
+// TestTraderThatReads: while somebody reads, the library fetches what is read
+// first; then the hosts share by their plan again. All of it is counted.
+func TestTraderThatReads(t *testing.T) {
+	rel := newRelease(t, 16<<20, 64<<10)
+	hosts := traders(t, rel, 1)
+	origin := hosts[0]
+	h := newHost(t, rel, false, NodeConfig{Trade: true, DownRate: 4 << 20}).joinPeers(hosts...)
+	last := piece.Index(rel.layout.Count() - 1)
+	for i := last; i > last-20; i-- {
+		buf := make([]byte, 100)
+		if _, err := h.store.ReadAt(t.Context(), buf, int64(i)*rel.layout.Length); err != nil {
+			t.Fatalf("piece %d: %v", i, err)
+		}
+	}
+	h.mustComplete()
+	if s := h.swarm.Sources(); s.Origin+s.Peers < rel.layout.Total || s.First.IsZero() {
+		t.Errorf("bytes by source: %+v of %d", s, rel.layout.Total)
+	}
+	if from := h.swarm.From(0); len(from) == 0 {
+		t.Errorf("nobody is named for a piece that came; the origin is %s", origin.node.Addr())
 	}
 }

@@ -45,7 +45,7 @@ func lifeFlags() []cli.Flag {
 
 // tradeFlag is for everybody who exchanges pieces.
 func tradeFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "trade", Usage: "on trial: share pieces with dcfs hosts that do so, too, by a plan that sends little twice; reads of the mount may wait longer meanwhile"}
+	return &cli.BoolFlag{Name: "trade", Value: true, Usage: "share pieces with other dcfs hosts by a plan that sends little twice, while nobody reads; --trade=false: as all BitTorrent clients do"}
 }
 
 // liveRelease runs one life in the foreground, or starts it in the background

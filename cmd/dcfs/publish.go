@@ -40,7 +40,7 @@ func publishFlags() []cli.Flag {
 		&cli.StringFlag{Name: "key", Usage: "sign with this secret key `FILE` (default: unsigned, which hosts refuse)"},
 		&cli.StringFlag{Name: "trace", Usage: "put the files that this trace `FILE` names first (default: none)"},
 		&cli.StringSliceFlag{Name: "exclude", Usage: "leave out what matches this `GLOB`; may be repeated (default: none)"},
-		&cli.StringFlag{Name: "piece-length", Usage: "piece `SIZE`, a power of two (default: 256KiB to 4MiB, by the release's size)"},
+		&cli.StringFlag{Name: "piece-length", Usage: "piece `SIZE`, a power of two (default: 64KiB to 4MiB, by the release's size)"},
 		&cli.StringFlag{Name: "out", Usage: "write the signed metainfo to this `FILE`, too (default: none)"},
 		&cli.DurationFlag{Name: "expires", DefaultText: "never", Usage: "hosts refuse the release this `TIME` after publishing, such as 720h"},
 		&cli.StringFlag{Name: "publish-token-file", Usage: "`FILE` with the origin's publish token (default: none)"},

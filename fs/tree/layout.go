@@ -21,9 +21,12 @@ const (
 )
 
 // DefaultPieceLength returns the piece length for a payload of so many bytes.
-// Small pieces make cold reads fast, large ones keep the metainfo small.
+// Small pieces make cold reads fast and go on to other hosts soon, large ones
+// keep the metainfo small.
 func DefaultPieceLength(bytes int64) int64 {
 	switch {
+	case bytes <= 128<<20:
+		return 64 << 10
 	case bytes <= 1<<30:
 		return 256 << 10
 	case bytes <= 16<<30:

@@ -95,8 +95,8 @@ type status struct {
 	Peers        int       `json:"peers"`
 }
 
-// watch asks all hosts how they are, five times a second, and reads the
-// counters of their links.
+// watch asks all hosts how they are, every half a second, because the asking
+// takes time from them, and reads the counters of their links.
 type watch struct {
 	start time.Time
 	cease chan struct{}
@@ -121,7 +121,7 @@ func newWatch(l *lab.Lab, hosts []*lab.Host, procs []*lab.Process, start time.Ti
 				select {
 				case <-w.cease:
 					return
-				case <-time.After(200 * time.Millisecond):
+				case <-time.After(500 * time.Millisecond):
 				}
 				if st, err := ask(h, procs[i].PID()); err == nil {
 					w.mu.Lock()

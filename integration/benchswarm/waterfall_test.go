@@ -11,7 +11,7 @@ import (
 )
 
 // waterfall is where the time of a run goes: for each step the first and the
-// last host that reached it, in seconds, to a fifth of a second.
+// last host that reached it, in seconds, to half a second.
 type waterfall struct {
 	Peer, Piece, Half, Most, All, Copy [2]float64 // a peer, a piece, 50 %, 99 %, 100 %, materialised
 }

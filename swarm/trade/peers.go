@@ -13,10 +13,12 @@ func (p *Plan) Join(id PeerID, steers bool) {
 		return
 	}
 	n := p.cfg.Layout.Count()
-	p.peers[id] = &peer{
-		id: id, has: newSet(n), offered: newSet(n), closed: steers,
+	q := &peer{
+		id: id, has: newSet(n), offered: newSet(n), steers: steers, closed: steers,
 		asked: make(map[piece.Index]*ask), heard: p.now, since: p.now,
 	}
+	p.peers[id] = q
+	p.news.joined(q)
 	if p.steer != nil {
 		p.steer.joined(p, id)
 	}
@@ -28,6 +30,16 @@ func (p *Plan) Knows(id PeerID) bool { return p.peers[id] != nil }
 // Peers is how many peers there are.
 func (p *Plan) Peers() int { return len(p.peers) }
 
+// Seeds is how many of them have every piece.
+func (p *Plan) Seeds() (n int) {
+	for _, q := range p.peers {
+		if q.count == p.cfg.Layout.Count() {
+			n++
+		}
+	}
+	return n
+}
+
 // Gone removes a peer; what was asked of it is needed again.
 func (p *Plan) Gone(id PeerID) {
 	q := p.peers[id]
@@ -35,6 +47,7 @@ func (p *Plan) Gone(id PeerID) {
 		return
 	}
 	delete(p.peers, id)
+	p.news.gone(q)
 	for i := range q.has.both(q.has, 0) {
 		p.copies[i]--
 	}
@@ -75,7 +88,7 @@ func (p *Plan) Offered(id PeerID, i piece.Index) {
 	if q == nil {
 		return
 	}
-	if p.have.has(i) || p.urge[i] == piece.None {
+	if p.have.has(i) || p.urge[i] == piece.None || p.lent.has(i) {
 		p.send(id, Reject, i)
 		return
 	}
@@ -87,6 +100,7 @@ func (p *Plan) Offered(id PeerID, i piece.Index) {
 func (p *Plan) Opened(id PeerID) {
 	if q := p.peers[id]; q != nil {
 		q.closed = false
+		p.news.last = true
 		p.fill(q)
 	}
 }
@@ -216,6 +230,7 @@ func (p *Plan) Tick() {
 	if p.steer != nil {
 		p.steer.tick(p)
 	}
+	p.news.send(p)
 }
 
 // expire gives up a piece that does not come: a Cancel was not answered, or the

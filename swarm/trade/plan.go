@@ -53,6 +53,7 @@ type Plan struct {
 	peers  map[PeerID]*peer
 	read   time.Time // when a piece was demanded last
 	steer  *steering
+	news   news
 }
 
 // ask is a piece that was asked for.
@@ -70,6 +71,7 @@ type peer struct {
 	has     set
 	count   int
 	offered set
+	steers  bool // it offers its pieces
 	closed  bool // it steers: only what it offers may be asked
 	asked   map[piece.Index]*ask
 	bytes   int64 // asked and not received
@@ -87,6 +89,7 @@ func New(cfg Config) *Plan {
 		cfg: cfg, urge: make([]piece.Urgency, n), have: newSet(n), need: newSet(n), lent: newSet(n),
 		copies: make([]int32, n), urgent: make(map[piece.Index]bool),
 		asked: make(map[piece.Index]*ask), peers: make(map[PeerID]*peer),
+		news: news{of: make(map[*peer][]piece.Index)},
 	}
 	if cfg.Steer {
 		p.steer = newSteering(n)
@@ -140,15 +143,34 @@ func (p *Plan) renew(i piece.Index) {
 	}
 }
 
-// Lend leaves piece i to somebody else, or takes it back.
+// Lend leaves piece i to somebody else, or takes it back. Who was asked for it,
+// or offered it, is told; what still comes of it is not wanted, because nobody
+// could tell whose block a wrong hash came from.
 func (p *Plan) Lend(i piece.Index, lent bool) {
-	if lent {
-		p.lent.add(i)
-	} else {
+	if !lent {
 		p.lent.remove(i)
+		p.renew(i)
+		return
 	}
+	p.lent.add(i)
 	p.renew(i)
+	if a := p.asked[i]; a != nil && !a.hashing {
+		p.send(a.of.id, Cancel, i)
+		if a.of.closed {
+			p.send(a.of.id, Reject, i) // it offered the piece
+		}
+		p.forget(i)
+	}
+	for _, q := range p.peers {
+		if q.offered.has(i) {
+			q.offered.remove(i)
+			p.send(q.id, Reject, i)
+		}
+	}
 }
+
+// Idle says whether nothing is asked of anybody.
+func (p *Plan) Idle() bool { return len(p.asked) == 0 }
 
 // Asked says whether piece i was asked of a peer.
 func (p *Plan) Asked(i piece.Index) bool { return p.asked[i] != nil }
@@ -223,8 +245,12 @@ func (q *peer) measure(n int64, now time.Time) {
 
 // Verified says how the hash of a whole piece was.
 func (p *Plan) Verified(i piece.Index, good bool) {
+	a := p.asked[i]
 	p.forget(i)
 	if good {
+		if a != nil && p.peers[a.of.id] == a.of {
+			p.news.add(i, a.of)
+		}
 		p.Have(i, true)
 	}
 	p.Fill()

@@ -9,10 +9,10 @@ import (
 
 const (
 	maxQueued    = 1024 // pieces that one peer may wait for
-	flightTime   = 250 * time.Millisecond
+	flightTime   = 100 * time.Millisecond
 	urgentFlight = 60 * time.Millisecond
 	urgentLinger = 500 * time.Millisecond
-	minFlight    = 256 << 10
+	minFlight    = 96 << 10
 	minEach      = BlockLength + 1 // two blocks
 	maxFlight    = 8 << 20
 	firstFlight  = 512 << 10

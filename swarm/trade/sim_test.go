@@ -20,7 +20,6 @@ type network struct {
 type letter struct {
 	from, to int
 	m        Message
-	have     bool
 }
 
 type simHost struct {
@@ -32,6 +31,8 @@ type simHost struct {
 	sent  int64
 	twice int // blocks that nobody asked for
 	dead  bool
+	fresh []piece.Index // that others have not been told of
+	told  time.Time
 }
 
 const simTick = 20 * time.Millisecond
@@ -92,23 +93,39 @@ func (w *network) tick() {
 				break
 			}
 			h.sent += b.Len
-			w.post = append(w.post, letter{k, int(b.To) - 1, Message{Kind: Data, Piece: b.Piece, Off: b.Off, Data: make([]byte, b.Len)}, false})
+			w.post = append(w.post, letter{k, int(b.To) - 1, Message{Kind: Data, Piece: b.Piece, Off: b.Off, Data: make([]byte, b.Len)}})
 		}
 		w.mail(k)
+		w.tell(k, h)
 	}
+}
+
+// tell is the library, which tells everybody, but late.
+func (w *network) tell(k int, h *simHost) {
+	if len(h.fresh) == 0 || w.now.Sub(h.told) < 500*time.Millisecond {
+		return
+	}
+	for other := range w.hosts {
+		if other != k {
+			w.post = append(w.post, letter{k, other, Message{Kind: Have, Pieces: h.fresh}})
+		}
+	}
+	h.fresh, h.told = nil, w.now
 }
 
 func (w *network) mail(k int) {
 	for _, s := range w.hosts[k].plan.Take() {
-		w.post = append(w.post, letter{k, int(s.To) - 1, s.Message, false})
+		w.post = append(w.post, letter{k, int(s.To) - 1, s.Message})
 	}
 }
 
 func (w *network) deliver(l letter, h *simHost) {
 	from := PeerID(l.from + 1)
 	switch {
-	case l.have:
-		h.plan.Has(from, l.m.Piece)
+	case l.m.Kind == Have:
+		for _, i := range l.m.Pieces {
+			h.plan.Has(from, i)
+		}
 	case l.m.Kind == Offer:
 		h.plan.Offered(from, l.m.Piece)
 	case l.m.Kind == Open:
@@ -120,7 +137,7 @@ func (w *network) deliver(l letter, h *simHost) {
 		h.queue.Add(Job{from, l.m.Piece, l.m.Kind == Urgent}, w.now)
 	case l.m.Kind == Cancel:
 		if h.queue.Cancel(from, l.m.Piece) {
-			w.post = append(w.post, letter{l.to, l.from, Message{Kind: Reject, Piece: l.m.Piece}, false})
+			w.post = append(w.post, letter{l.to, l.from, Message{Kind: Reject, Piece: l.m.Piece}})
 		}
 	case l.m.Kind == Reject:
 		h.plan.Rejected(from, l.m.Piece)
@@ -134,7 +151,7 @@ func (w *network) deliver(l letter, h *simHost) {
 
 func (w *network) receive(l letter, h *simHost) {
 	n := int64(len(l.m.Data))
-	w.post = append(w.post, letter{l.to, l.from, Message{Kind: Ack, Off: n}, false})
+	w.post = append(w.post, letter{l.to, l.from, Message{Kind: Ack, Off: n}})
 	wanted, whole := h.plan.Received(PeerID(l.from+1), l.m.Piece, l.m.Off, n)
 	if !wanted {
 		h.twice++
@@ -142,11 +159,7 @@ func (w *network) receive(l letter, h *simHost) {
 	if whole {
 		h.have[l.m.Piece] = true
 		h.plan.Verified(l.m.Piece, true)
-		for k := range w.hosts {
-			if k != l.to {
-				w.post = append(w.post, letter{l.to, k, Message{Piece: l.m.Piece}, true})
-			}
-		}
+		h.fresh = append(h.fresh, l.m.Piece)
 	}
 }
 
@@ -253,4 +266,34 @@ func TestDemandComesFirst(t *testing.T) {
 		}
 		w.tick()
 	}
+}
+
+// What is lent to somebody else is not fetched, nor does the seeder wait for a
+// host that does not want it; taken back, it comes.
+func TestLentPiecesComeFromElsewhere(t *testing.T) {
+	w := newNetwork(t, 4, 200)
+	for range 10 {
+		w.tick()
+	}
+	h := w.hosts[2]
+	for i := range piece.Index(200) {
+		h.plan.Lend(i, true)
+	}
+	w.mail(2)
+	before := len(h.have)
+	for range 150 {
+		w.tick()
+	}
+	if len(h.have) > before+1 { // one may have been at its hash
+		t.Errorf("%d pieces came that were lent", len(h.have)-before)
+	}
+	if left := w.hosts[0].plan.steer.left; left > 0 {
+		t.Errorf("%d pieces are not out: the seeder waits for who wants none", left)
+	}
+	for i := range piece.Index(200) {
+		h.plan.Lend(i, false)
+	}
+	h.plan.Fill()
+	w.mail(2)
+	w.finish(400)
 }

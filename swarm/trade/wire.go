@@ -37,7 +37,8 @@ const (
 	Reject                 // I do not send this piece; also: I do not want your offer
 	Data                   // a block of a piece
 	Ack                    // Off bytes of data came
-	last   = Ack
+	Have                   // I have Pieces
+	last   = Have
 )
 
 // Message is one message of the protocol.
@@ -46,9 +47,14 @@ type Message struct {
 	Piece piece.Index
 	Off   int64  // where Data begins in the piece; the bytes of an Ack
 	Data  []byte // shares memory with what was decoded
+
+	Pieces []piece.Index // of a Have, at most maxNews
 }
 
-const headerLength = 9
+const (
+	headerLength = 9
+	maxNews      = 1024
+)
 
 var errMessage = errors.New("malformed trade message")
 
@@ -59,6 +65,9 @@ func (m Message) Encode() []byte {
 	binary.BigEndian.PutUint32(b[1:], uint32(m.Piece))
 	binary.BigEndian.PutUint32(b[5:], uint32(m.Off))
 	copy(b[headerLength:], m.Data)
+	for _, i := range m.Pieces {
+		b = binary.BigEndian.AppendUint32(b, uint32(i))
+	}
 	return b
 }
 
@@ -71,8 +80,31 @@ func Decode(b []byte, n int) (Message, error) {
 		Kind: Kind(b[0]), Off: int64(binary.BigEndian.Uint32(b[5:])),
 		Piece: piece.Index(binary.BigEndian.Uint32(b[1:])), Data: b[headerLength:],
 	}
-	if m.Kind < Offer || m.Kind > last || m.Piece < 0 || int(m.Piece) >= n || (len(m.Data) > 0) != (m.Kind == Data) {
+	if m.Kind < Offer || m.Kind > last || m.Piece < 0 || int(m.Piece) >= n {
 		return Message{}, errMessage
+	}
+	if m.Kind == Have {
+		return m.decodeNews(n)
+	}
+	if (len(m.Data) > 0) != (m.Kind == Data) {
+		return Message{}, errMessage
+	}
+	return m, nil
+}
+
+// decodeNews reads the pieces of a Have.
+func (m Message) decodeNews(n int) (Message, error) {
+	b := m.Data
+	m.Data = nil
+	if len(b) == 0 || len(b)%4 != 0 || len(b) > 4*maxNews {
+		return Message{}, errMessage
+	}
+	for ; len(b) > 0; b = b[4:] {
+		i := binary.BigEndian.Uint32(b)
+		if int64(i) >= int64(n) {
+			return Message{}, errMessage
+		}
+		m.Pieces = append(m.Pieces, piece.Index(i))
 	}
 	return m, nil
 }
