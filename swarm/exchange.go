@@ -236,9 +236,11 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.open[id] = ev.conn
 		e.up.Unlock()
 		e.plan.Join(id, ev.good)
+		e.lend.regard(s, e)
 		e.lend.settle(s, e)
 	case left:
 		e.leave(id, ev.conn)
+		e.lend.regard(s, e)
 	case hasPiece:
 		e.plan.Has(id, ev.piece)
 	case hasSome:

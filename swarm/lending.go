@@ -111,6 +111,15 @@ func (l *lending) change(s *Swarm, e *exchange, mode lendMode) {
 	e.plan.Fill()
 }
 
+// regard looks again who fetches the keeper, after a dcfs host came or went.
+func (l *lending) regard(s *Swarm, e *exchange) {
+	if l.mode == lendAll {
+		e.plan.Lend(l.keeper, !l.keeps(e, l.keeper))
+		l.apply(s, e, l.keeper)
+		e.plan.Fill()
+	}
+}
+
 // keeps says whether piece i is one that dcfs hosts alone fetch from each other.
 func (l *lending) keeps(e *exchange, i piece.Index) bool {
 	return i == l.keeper && e.plan.Peers() > 0
@@ -134,9 +143,15 @@ func (l *lending) apply(s *Swarm, e *exchange, i piece.Index) {
 func (l *lending) replenish(s *Swarm, e *exchange, count int) {
 	few := 0
 	for i := range l.lent {
-		if e.store.Have(i) {
+		switch {
+		case e.store.Have(i):
 			delete(l.lent, i)
-		} else if e.plan.Copies(i) > 0 {
+		case e.plan.Copies(i) == 0:
+		case i == l.keeper: // the library does not see these copies
+			delete(l.lent, i)
+			e.plan.Lend(i, false)
+			l.apply(s, e, i)
+		default:
 			few++
 		}
 	}
@@ -146,7 +161,7 @@ func (l *lending) replenish(s *Swarm, e *exchange, count int) {
 			continue
 		}
 		if e.plan.Copies(i) > 0 {
-			if few >= count {
+			if few >= count || i == l.keeper {
 				continue
 			}
 			few++
