@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dcfs/fs/prefetch"
+	"dcfs/integration/lab"
 )
 
 func init() {
@@ -86,12 +87,7 @@ func benchTrace(e *env) error {
 			return err
 		}
 	}
-	l, err := newLink("200mbit")
-	if err != nil {
-		return err
-	}
-	defer l.close()
-	t := &tracing{env: e, link: l, state: e.path("state")}
+	t := &tracing{env: e, state: e.path("state")}
 	plain, _, err := e.publish(e.path("tree"), "plain", t.state)
 	if err != nil {
 		return err
@@ -103,13 +99,20 @@ func benchTrace(e *env) error {
 		}
 	}
 	syscall.Sync() // what was published is still on its way to the disk
-	return t.measure(apps)
+	return e.inLab(func(l *lab.Lab) error {
+		t.far, t.near = l.Host("origin"), l.Host("host")
+		for _, h := range []*lab.Host{t.far, t.near} {
+			h.Shape(lab.Shape{Up: "200mbit"})
+		}
+		return t.measure(apps)
+	}, "origin", "host")
 }
 
 // tracing is the bench at work.
 type tracing struct {
 	*env
-	link  *link
+	far   *lab.Host // of the origin
+	near  *lab.Host
 	state string
 	sets  []int64   // bytes of each app's working set: what the kernel asked the mount for
 	trees []float64 // seconds from dcfs's start to the tree, of each cold start
@@ -166,7 +169,7 @@ func launch(a app, root string) (float64, error) {
 }
 
 func (t *tracing) measure(apps []app) error {
-	o, err := t.originIn(enter(t.link.far), farAddr, t.state)
+	o, err := t.originIn(t.far.Enter(), t.far.Addr, t.state)
 	if err != nil {
 		return err
 	}
@@ -217,7 +220,7 @@ func (t *tracing) seeding(o *service, version string) error {
 // the app as soon as the tree is there: the seconds from dcfs's start to the
 // app's end.
 func (t *tracing) cold(o *service, version string, a app) (float64, error) {
-	d, at, tree, err := t.mountIn(enter(t.link.near), nearAddr, version, "--origin", o.url, "--linger", "1h")
+	d, at, tree, err := t.mountIn(t.near.Enter(), t.near.Addr, version, "--origin", o.url, "--linger", "1h")
 	if err != nil {
 		return 0, err
 	}
@@ -233,8 +236,8 @@ func (t *tracing) fetched(o *service, a app) (float64, error) {
 	defer os.RemoveAll(dest)
 	defer os.RemoveAll(host)
 	start := time.Now()
-	d, err := t.startIn(enter(t.link.near), "fetch", "fetch", "plain", dest, "--origin", o.url, "--state", host, "--run", t.path("run-fetch"),
-		"--insecure-unsigned", "--peer-listen", nearAddr+":0", "--linger", "0s")
+	d, err := t.startIn(t.near.Enter(), "fetch", "fetch", "plain", dest, "--origin", o.url, "--state", host, "--run", t.path("run-fetch"),
+		"--insecure-unsigned", "--peer-listen", t.near.Addr+":0", "--linger", "0s")
 	if err != nil {
 		return 0, err
 	}

@@ -88,7 +88,7 @@ type Config struct {
 	Log              *slog.Logger
 	// OnState, if set, is called at each change of state, in order.
 	OnState func(control.State, control.Status)
-	// OnBeat, if set, is called every second from when the swarm is joined, by
+	// OnBeat, if set, is called twice a second from when the swarm is joined, by
 	// what asks store and swarm how they are: it stops when those hang.
 	OnBeat func()
 }

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The pulse of a life is felt every second, so that whoever asks what bounds
+// The pulse of a life is felt twice a second, so that whoever asks what bounds
 // the transfer is told of the last seconds and not of an instant.
 const (
-	pulseEvery = time.Second
-	pulseKept  = 4 // three seconds
+	pulseEvery = 500 * time.Millisecond
+	pulseKept  = 7 // three seconds
 )
 
 // beat is one look.
