@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dcfs/integration/lab"
 )
@@ -36,6 +39,7 @@ SetEnv DCFS_STATE=%s DCFS_RUN=%s DCFS_TRUSTED=%s
 	own := filepath.Join(n.Dir, "own")
 	must(t, os.MkdirAll(own, 0o755))
 	n.Start("sshd", nil, "unshare", "--mount", "sh", "-ec", `mount --bind "$0" "$1"; exec /usr/sbin/sshd -D -e -f "$2"`, own, common, config)
+	t.Cleanup(func() { endSessions(n) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	must(t, lab.Poll(ctx, func() (bool, error) {
@@ -45,6 +49,16 @@ SetEnv DCFS_STATE=%s DCFS_RUN=%s DCFS_TRUSTED=%s
 		}
 		return true, c.Close()
 	}))
+}
+
+// endSessions ends the connections that an sshd still serves: one that is only
+// just accepted, of a client that was given up, outlives the sshd that took it.
+func endSessions(n *node) {
+	for pid, line := range n.Processes() {
+		if id, err := strconv.Atoi(pid); err == nil && strings.HasPrefix(line, "sshd: ") && !strings.Contains(line, "[listener]") {
+			_ = unix.Kill(id, unix.SIGKILL) // it may have ended meanwhile
+		}
+	}
 }
 
 func keygen(t *testing.T, file string) {
