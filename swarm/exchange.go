@@ -253,7 +253,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.plan.HasAll(id)
 	case wanted:
 		e.lend.urge[ev.piece] = ev.urge
-		if ev.urge == piece.Demand {
+		if ev.urge > piece.Background {
 			e.lend.demanded(s, e)
 		}
 		e.plan.Want(ev.piece, ev.urge)

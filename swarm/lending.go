@@ -8,9 +8,9 @@ import (
 	"dcfs/cache/piece"
 )
 
-// lending leaves pieces to the library: all of them while somebody reads, since
-// the library asks for little at a time and what is read comes soon, where the
-// exchange fills the links; and while stock clients have some that are missing
+// lending leaves pieces to the library: all of them while somebody reads or a
+// trace is followed, since the library asks for little at a time and what is
+// wanted first comes soon, where the exchange fills the links; and while stock clients have some that are missing
 // here, those that no dcfs host has, and a few more, or all of them when there
 // are no dcfs hosts. Otherwise the library asks nobody for anything.
 //
@@ -47,7 +47,18 @@ const (
 	readingFor = 3 * time.Second
 )
 
-// demanded notes that somebody waits for a piece.
+// waiting says whether something is missing that is wanted before the rest.
+func (l *lending) waiting(e *exchange) bool {
+	for i, u := range l.urge {
+		if u > piece.Background && !e.store.Have(piece.Index(i)) {
+			return true
+		}
+	}
+	return false
+}
+
+// demanded notes that a piece is wanted before the rest: an origin that steers
+// would offer it when its turn comes.
 func (l *lending) demanded(s *Swarm, e *exchange) {
 	l.read = time.Now()
 	if l.mode != lendAll && s.t.BytesMissing() != 0 {
@@ -68,7 +79,7 @@ func (l *lending) settle(s *Swarm, e *exchange) {
 	stock := e.stock(s.t)
 	mode := lendNone
 	switch {
-	case now.Sub(l.read) < readingFor, stock > 0 && e.plan.Peers() == 0:
+	case now.Sub(l.read) < readingFor, l.waiting(e), stock > 0 && e.plan.Peers() == 0:
 		mode = lendAll
 	case stock > 0:
 		mode = lendSome
