@@ -185,7 +185,7 @@ const largeMetainfo = 4 << 20
 // largeGC is how much garbage, in percent of what is alive, may gather beside a
 // large tree. As much as is alive, the default, would double the process; a
 // collection costs little, because such a tree has no pointers to follow.
-const largeGC = 10
+const largeGC = 5
 
 // offHeap returns metainfo, which is there as long as the life and rarely
 // looked at, as memory that the kernel can take back if it is large.
