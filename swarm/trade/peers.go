@@ -24,9 +24,6 @@ func (p *Plan) Join(id PeerID, steers bool) {
 	}
 }
 
-// Knows says whether there is such a peer.
-func (p *Plan) Knows(id PeerID) bool { return p.peers[id] != nil }
-
 // Peers is how many peers there are.
 func (p *Plan) Peers() int { return len(p.peers) }
 
