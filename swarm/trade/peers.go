@@ -131,40 +131,6 @@ func (p *Plan) window(q *peer) int64 {
 	return min(w, max(maxWindow, 2*p.cfg.Layout.Length))
 }
 
-// calm makes room on this host's link for somebody who reads: what waits at
-// peers and is not urgent is taken back, and little is asked for a while.
-func (p *Plan) calm() {
-	reading := p.reading()
-	p.read = p.now
-	if reading {
-		return
-	}
-	for i, a := range p.asked {
-		if a.got == 0 && !a.hashing && a.canceled.IsZero() && p.urge[i] < piece.Window {
-			a.canceled = p.now
-			p.send(a.of.id, Cancel, i)
-		}
-	}
-}
-
-func (p *Plan) reading() bool { return p.now.Sub(p.read) < readLinger }
-
-// budget is how much may be asked for in all before a piece of this urgency.
-func (p *Plan) budget(u piece.Urgency) int64 {
-	if !p.reading() {
-		return p.cfg.MaxAsked
-	}
-	least := p.cfg.Layout.Length
-	if u >= piece.Window {
-		least = max(least, windowBytes)
-	}
-	rate := 0.0
-	for _, q := range p.peers {
-		rate += q.rate
-	}
-	return min(p.cfg.MaxAsked, max(least, int64(rate*readTime.Seconds())))
-}
-
 // fill asks one peer for what it can give, up to its window.
 func (p *Plan) fill(q *peer) {
 	if p.peers[q.id] != q || q.bytes >= p.window(q) {
@@ -172,7 +138,7 @@ func (p *Plan) fill(q *peer) {
 	}
 	for q.bytes < p.window(q) && (p.bytes < p.cfg.MaxAsked || p.bytes == 0) {
 		i, ok := p.choose(q)
-		if !ok || p.bytes > 0 && p.bytes >= p.budget(p.urge[i]) {
+		if !ok {
 			return
 		}
 		p.ask(q, i)

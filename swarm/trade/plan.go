@@ -30,11 +30,8 @@ const (
 	rateEvery     = 100 * time.Millisecond
 	stealAfter    = 250 * time.Millisecond // a piece that waits may be asked of an idle peer
 	cancelTimeout = 5 * time.Second
-	dataTimeout   = 20 * time.Second       // no byte of a piece came, from a peer that sends others
-	readLinger    = 500 * time.Millisecond // after a demand
-	readTime      = 40 * time.Millisecond  // of what all peers send is asked meanwhile
-	windowBytes   = 512 << 10              // asked ahead of a reader, at least
-	maxScan       = 1024                   // pieces looked at to choose one
+	dataTimeout   = 20 * time.Second // no byte of a piece came, from a peer that sends others
+	maxScan       = 1024             // pieces looked at to choose one
 )
 
 // Plan is what one host asks of others in one swarm.
@@ -51,7 +48,6 @@ type Plan struct {
 	asked  map[piece.Index]*ask
 	bytes  int64 // of all asked, until they are verified
 	peers  map[PeerID]*peer
-	read   time.Time // when a piece was demanded last
 	steer  *steering
 	news   news
 }
@@ -114,9 +110,6 @@ func (p *Plan) Clock(now time.Time) { p.now = now }
 // Want says how urgently piece i is wanted; None: not at all.
 func (p *Plan) Want(i piece.Index, u piece.Urgency) {
 	p.urge[i] = u
-	if u == piece.Demand {
-		p.calm()
-	}
 	a := p.asked[i]
 	if u == piece.Demand && a != nil && !a.hashing && a.got == 0 {
 		p.send(a.of.id, Urgent, i)
