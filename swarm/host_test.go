@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -103,6 +104,9 @@ func newHost(t testing.TB, rel *release, seed bool, cfg NodeConfig) *host {
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(alarm{slog.DiscardHandler, t})
+	}
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -141,6 +145,22 @@ func newHost(t testing.TB, rel *release, seed bool, cfg NodeConfig) *host {
 		memory.Close()
 	})
 	return h
+}
+
+// alarm fails a test whose hosts had to be woken: the watchdog is for what nobody
+// knows of.
+type alarm struct {
+	slog.Handler
+	t testing.TB
+}
+
+func (alarm) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+
+func (a alarm) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == fellSilent {
+		a.t.Error(r.Message)
+	}
+	return nil
 }
 
 func (h *host) onLost(i piece.Index, _ error) {

@@ -10,6 +10,7 @@ import "time"
 const (
 	stallAfter = 15 * time.Second
 	stallMost  = 2 * time.Minute // between two attempts, when they do not help
+	fellSilent = "nothing comes from any peer; connecting anew"
 )
 
 // stall notices that nothing comes any more.
@@ -40,7 +41,7 @@ func (s *Swarm) unstall(state *stall) {
 	if !state.look(time.Now(), st.Useful, waiting) {
 		return
 	}
-	s.log.Warn("nothing comes from any peer; connecting anew", "peers", st.Peers, "missing", s.t.BytesMissing())
+	s.log.Warn(fellSilent, "peers", st.Peers, "missing", s.t.BytesMissing())
 	for _, c := range s.t.PeerConns() {
 		_ = c.Close() // it never fails
 	}
