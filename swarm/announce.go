@@ -106,6 +106,7 @@ func (s *Swarm) offer(ctx context.Context, peers []string, book *addressBook) {
 	for {
 		s.unstall(&silence)
 		s.recheckDoubts()
+		s.askForgotten()
 		for _, p := range peers {
 			s.add(torrent.PeerSourceDirect, resolve(ctx, p))
 		}

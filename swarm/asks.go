@@ -16,6 +16,8 @@ import (
 const (
 	maxAsks = 16 // peers that are remembered of one piece
 	maxBusy = 4  // peers that a message names
+
+	forgottenAfter = 300 * time.Millisecond
 )
 
 // asks is the ledger of a swarm's requests: which peer was asked for what, since
@@ -137,6 +139,20 @@ func (a *asks) done(i piece.Index) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.pieces, i)
+}
+
+// forgotten returns a piece that nobody is asked for any more, for a while. It
+// returns the same one again after as long.
+func (a *asks) forgotten(now time.Time) (piece.Index, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, list := range a.pieces {
+		if !slices.ContainsFunc(list, func(k *ask) bool { return k.Dropped.IsZero() || now.Sub(k.Dropped) < forgottenAfter }) {
+			list[0].Dropped = now
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // of lists who was asked for piece i, in the order of asking.

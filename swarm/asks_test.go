@@ -80,3 +80,27 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%+v: %s", a, h.swarm.Explain(0))
 	}
 }
+
+func TestForgotten(t *testing.T) {
+	a, p, now := newAsks(), new(torrent.Peer), time.Now()
+	r := torrent.Request{Index: 3, ChunkSpec: torrent.ChunkSpec{Length: 16 << 10}}
+	is := func(when time.Time, want bool) {
+		t.Helper()
+		if i, ok := a.forgotten(when); ok != want || ok && i != 3 {
+			t.Errorf("piece %d, %v; want %v", i, ok, want)
+		}
+	}
+	is(now, false)
+	a.asked(p, "a:1", r, now)
+	is(now.Add(time.Hour), false)
+	a.ended(p, r, now)
+	is(now, false)
+	is(now.Add(forgottenAfter), true)
+	is(now.Add(forgottenAfter), false)
+	is(now.Add(2*forgottenAfter), true)
+	a.asked(p, "a:1", r, now)
+	is(now.Add(time.Hour), false)
+	a.ended(p, r, now)
+	a.done(3)
+	is(now.Add(time.Hour), false)
+}

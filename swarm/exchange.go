@@ -96,6 +96,7 @@ const (
 	wanted                      // piece is wanted as urge says
 	stands                      // the store has piece now, or no more: good
 	checked                     // piece was hashed: good
+	forgotten                   // the library asks nobody for piece
 	maxPending = 1 << 14
 )
 
@@ -267,6 +268,10 @@ func (e *exchange) handle(s *Swarm, ev event) {
 			s.hedge.relaxed(piece.Range{First: ev.piece, End: ev.piece + 1})
 		}
 		e.plan.Verified(ev.piece, ev.good)
+	case forgotten:
+		s.mu.Lock()
+		s.askAnew(ev.piece, e.lend.told[ev.piece])
+		s.mu.Unlock()
 	case said:
 		if id != 0 {
 			e.hear(id, ev.msg)

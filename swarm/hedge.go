@@ -170,6 +170,9 @@ func (s *Swarm) hedgeLate(ctx context.Context) {
 func (s *Swarm) hedgeOnce(now time.Time) (waiting bool) {
 	patience := s.asks.patience()
 	pieces, waiting := s.hedge.since(now.Add(-patience))
+	if waiting {
+		s.askForgotten()
+	}
 	for _, i := range pieces {
 		for _, p := range s.asks.late(i, now, patience) {
 			if s.takeOver(i, p, now, patience) {

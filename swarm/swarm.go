@@ -212,13 +212,34 @@ func (s *Swarm) recheck(i piece.Index) {
 	if s.left || i < 0 || int(i) >= s.t.NumPieces() {
 		return
 	}
-	p := s.t.Piece(int(i))
-	p.UpdateCompletion()
-	// The library does not ask for a piece whose hash failed before something
-	// else happens: a change of its urgency does.
-	if u := s.plan.Urgency(i); u != piece.None && s.exchange == nil {
+	s.t.Piece(int(i)).UpdateCompletion()
+	if s.exchange == nil {
+		s.askAnew(i, s.plan.Urgency(i))
+	}
+}
+
+// askAnew has the library ask again for piece i, which is wanted as u says. It does not by
+// itself after a hash that failed, or when the only peer rejected a request: only
+// when something else happens, such as a change of the urgency. s.mu is held.
+func (s *Swarm) askAnew(i piece.Index, u piece.Urgency) {
+	if p := s.t.Piece(int(i)); u != piece.None && !s.left {
 		p.SetPriority(torrent.PiecePriorityNone)
 		p.SetPriority(priorities[u])
+	}
+}
+
+// askForgotten has a piece asked for anew that was asked of somebody, did not come
+// and is asked of nobody now. It is one, because the library then looks at all.
+func (s *Swarm) askForgotten() {
+	i, ok := s.asks.forgotten(time.Now())
+	switch {
+	case !ok:
+	case s.exchange != nil:
+		s.exchange.post(event{kind: forgotten, piece: i})
+	default:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.askAnew(i, s.plan.Urgency(i))
 	}
 }
 
