@@ -308,6 +308,11 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 			e.write(e.conns[id].conn, trade.Message{Kind: trade.Reject, Piece: m.Piece})
 		}
 		signal(e.upWake)
+	case trade.Hurry:
+		e.up.Lock()
+		e.queue.Hurry(id, m.Piece, time.Now())
+		e.up.Unlock()
+		signal(e.upWake)
 	case trade.Cancel:
 		e.up.Lock()
 		waiting := e.queue.Cancel(id, m.Piece)

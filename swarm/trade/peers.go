@@ -152,8 +152,8 @@ func (p *Plan) ask(q *peer, i piece.Index) {
 	q.bytes += size
 	p.bytes += size
 	kind := Want
-	if p.urge[i] == piece.Demand {
-		kind = Urgent
+	if p.urge[i] >= piece.Window {
+		kind, a.urgent = Urgent, true
 	}
 	q.offered.remove(i)
 	p.renew(i)

@@ -59,6 +59,7 @@ type ask struct {
 	got      int64     // bytes
 	canceled time.Time // when it was taken back; zero if it was not
 	hashing  bool
+	urgent   bool // it was asked for as such
 }
 
 // peer is what is known of another host.
@@ -111,8 +112,9 @@ func (p *Plan) Clock(now time.Time) { p.now = now }
 func (p *Plan) Want(i piece.Index, u piece.Urgency) {
 	p.urge[i] = u
 	a := p.asked[i]
-	if u == piece.Demand && a != nil && !a.hashing && a.got == 0 {
-		p.send(a.of.id, Urgent, i)
+	if u >= piece.Window && a != nil && !a.hashing && a.got == 0 && !a.urgent {
+		a.urgent = true
+		p.send(a.of.id, Hurry, i) // not Urgent: all of it may be under way, and it would come twice
 	}
 	p.renew(i)
 	if p.urgent[i] {
@@ -129,7 +131,7 @@ func (p *Plan) renew(i piece.Index) {
 		return
 	}
 	p.need.add(i)
-	if p.urge[i] == piece.Demand {
+	if p.urge[i] >= piece.Window {
 		p.urgent[i] = true
 	} else {
 		delete(p.urgent, i)

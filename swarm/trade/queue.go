@@ -98,6 +98,14 @@ func (q *Queue) Add(j Job, now time.Time) bool {
 	return true
 }
 
+// Hurry makes a piece urgent that a peer asked for, if it is not sent by now.
+func (q *Queue) Hurry(to PeerID, i piece.Index, now time.Time) {
+	known := func(w Job) bool { return w.To == to && w.Piece == i }
+	if slices.ContainsFunc(q.waiting, known) || slices.ContainsFunc(q.active, func(b *Block) bool { return known(b.Job) }) {
+		q.Add(Job{To: to, Piece: i, Urgent: true}, now)
+	}
+}
+
 // Cancel takes a piece out and says whether it was still waiting.
 func (q *Queue) Cancel(to PeerID, i piece.Index) bool {
 	_, ok := q.take(func(w Job) bool { return w.To == to && w.Piece == i })

@@ -135,6 +135,8 @@ func (w *network) deliver(l letter, h *simHost) {
 			w.t.Fatalf("host %d is asked for piece %d, which it does not have", l.to, l.m.Piece)
 		}
 		h.queue.Add(Job{from, l.m.Piece, l.m.Kind == Urgent}, w.now)
+	case l.m.Kind == Hurry:
+		h.queue.Hurry(from, l.m.Piece, w.now)
 	case l.m.Kind == Cancel:
 		if h.queue.Cancel(from, l.m.Piece) {
 			w.post = append(w.post, letter{l.to, l.from, Message{Kind: Reject, Piece: l.m.Piece}})

@@ -38,7 +38,8 @@ const (
 	Data                   // a block of a piece
 	Ack                    // Off bytes of data came
 	Have                   // I have Pieces
-	last   = Have
+	Hurry                  // what I asked for is urgent now
+	last   = Hurry
 )
 
 // Message is one message of the protocol.

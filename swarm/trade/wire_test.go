@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"dcfs/cache/piece"
 )
@@ -32,4 +33,26 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%x became %x", b, m.Encode())
 		}
 	})
+}
+
+// What is sent already is not sent again because it is urgent now.
+func TestHurry(t *testing.T) {
+	now := time.Unix(1000, 0)
+	q := NewQueue(piece.Layout{Total: 4 * BlockLength, Length: BlockLength})
+	for i := range piece.Index(3) {
+		q.Add(Job{To: 1, Piece: i}, now)
+	}
+	if b, ok := q.Next(now); !ok || b.Piece != 0 {
+		t.Fatalf("%+v, %v", b, ok)
+	}
+	q.Hurry(1, 0, now)
+	q.Hurry(1, 2, now)
+	q.Hurry(2, 1, now)
+	var order []piece.Index
+	for b, ok := q.Next(now); ok; b, ok = q.Next(now) {
+		order = append(order, b.Piece)
+	}
+	if !slices.Equal(order, []piece.Index{2, 1}) {
+		t.Errorf("pieces %v", order)
+	}
 }
