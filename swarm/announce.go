@@ -18,6 +18,8 @@ import (
 
 	"github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/bencode"
+
+	"dcfs/swarm/gate"
 )
 
 // The library's own announcer waits a minute between announces, which is
@@ -41,9 +43,15 @@ const (
 
 // trackerClient keeps no connection between announces, which are far apart, so
 // that nothing is left when a swarm ends.
-var trackerClient = &http.Client{
-	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+func trackerClient(g *gate.Gate) *http.Client {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	if g != nil {
+		t = g.Identity.Secure(t)
+	}
+	return &http.Client{
+		Transport:     t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // start begins to announce to the trackers and to offer peers.
@@ -239,7 +247,7 @@ func (s *Swarm) ask(ctx context.Context, tracker, event string, left int64) (ann
 	if err != nil {
 		return announceAnswer{}, err
 	}
-	resp, err := trackerClient.Do(req)
+	resp, err := s.node.http.Do(req)
 	if err != nil {
 		return announceAnswer{}, err
 	}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,8 @@ import (
 
 	"github.com/anacrolix/torrent"
 	"golang.org/x/time/rate"
+
+	"dcfs/swarm/gate"
 )
 
 // ErrListen is wrapped when no port could be listened on.
@@ -50,6 +53,7 @@ type NodeConfig struct {
 	// Trade makes dcfs hosts that have it set exchange pieces by the plan of
 	// package trade. With everybody else they speak as ever.
 	Trade bool
+	Gate  *gate.Gate // who may connect; nil for everybody
 	Log   *slog.Logger
 }
 
@@ -57,6 +61,9 @@ type NodeConfig struct {
 // use.
 type Node struct {
 	client *torrent.Client
+	gate   *gate.Gate     // nil: everybody may connect
+	lis    *gate.Listener // nil: the library listens
+	http   *http.Client   // for trackers
 	depth  *depth
 	trail  *trail
 	down   *rate.Limiter // on what is received; nil for none
@@ -103,7 +110,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q: the port is no number from 0 to 65535", ErrListen, addr)
 	}
-	n := &Node{depth: newDepth(), log: cfg.Log}
+	n := &Node{depth: newDepth(), gate: cfg.Gate, http: trackerClient(cfg.Gate), log: cfg.Log}
 	client := clientConfig(cfg, host, int(port))
 	n.depth.install(&client.Callbacks)
 	guardMessages(&client.Callbacks)
@@ -117,8 +124,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	}
 	n.down = client.DownloadRateLimiter
 	n.upRate, n.unverified = client.UploadRateLimiter, client.MaxUnverifiedBytes
-	n.client, err = torrent.NewClient(client)
-	if err != nil {
+	if err := n.listenWith(client, addr); err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
 	}
 	n.open, n.close = context.WithCancel(context.Background())
@@ -215,6 +221,9 @@ func (n *Node) Addr() string {
 func (n *Node) Close() error {
 	n.close()
 	err := errors.Join(n.client.Close()...)
+	if n.lis != nil {
+		err = errors.Join(err, n.lis.Close()) // in this order: the library asks for more until it is closed
+	}
 	n.tasks.Wait() // their requests end with n.open
 	return err
 }
