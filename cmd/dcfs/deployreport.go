@@ -45,8 +45,12 @@ func sentBy(c *cli.Context) (func(context.Context) (int64, error), error) {
 	if err != nil || len(origins) == 0 {
 		return nil, err
 	}
+	identity, err := clientIdentity(c)
+	if err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context) (int64, error) {
-		client := &catalog.Client{Origins: origins}
+		client := &catalog.Client{Origins: origins, Identity: identity}
 		defer client.Close()
 		return client.Sent(ctx, catalog.Version(c.String("as")))
 	}, nil

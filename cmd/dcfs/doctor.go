@@ -14,8 +14,8 @@ func doctorCommand() *cli.Command {
 		Name:  "doctor",
 		Usage: "look whether this host is fit to run dcfs",
 		Description: `
-Looks at the kernel, FUSE, limits, ports, disks, directories, trusted keys, each
-origin, and this host's clock against theirs. It changes nothing. Exits 0 when
+Looks at the kernel, FUSE, limits, ports, disks, directories, trusted keys,
+certificates, each origin, and this host's clock against theirs. It changes nothing. Exits 0 when
 all is well or only warnings are left, else with the code that a command would
 end with.
 
@@ -23,7 +23,7 @@ Examples:
   dcfs doctor --origin http://origin:7070
   dcfs doctor --json | jq -r '.checks[] | select(.level != "ok") | .text'`,
 		Flags: []cli.Flag{
-			originFlag(), jsonFlag(),
+			originFlag(), jsonFlag(), tlsFlag(),
 			&cli.StringFlag{Name: "dest", Usage: "look at the disk of this `DIR`, too (default: only --state)"},
 			&cli.StringFlag{Name: "peer-listen", Usage: "try this `HOST:PORT` (default: the ports of mount and fetch)"},
 			&cli.StringFlag{Name: "trusted", Value: "/etc/dcfs/trusted.d", Usage: "`DIR` of *.pub keys whose signatures count"},
@@ -44,6 +44,9 @@ func examine(c *cli.Context) (err error) {
 		if *path, err = absolute(*path); err != nil {
 			return err
 		}
+	}
+	if cfg.TLS, err = absolute(c.String("peer-tls")); err != nil {
+		return err
 	}
 	found := doctor.Examine(c.Context, cfg)
 	verdict := diagnosis(found)
@@ -92,7 +95,7 @@ func (a ailment) Hint() string { return a.Try }
 // ailmentCodes are the codes that a command would end with.
 var ailmentCodes = map[string]int{
 	doctor.Kernel: exitPermission, doctor.FUSE: exitPermission, doctor.Disk: exitDisk, doctor.Run: exitPermission,
-	doctor.Keys: exitConfig, doctor.Ports: exitConfig, doctor.Clock: exitConfig, doctor.Origin: exitUnavailable,
+	doctor.Keys: exitConfig, doctor.TLS: exitConfig, doctor.Ports: exitConfig, doctor.Clock: exitConfig, doctor.Origin: exitUnavailable,
 }
 
 func (a ailment) ExitCode() int { return ailmentCodes[a.Name] }

@@ -25,6 +25,7 @@ import (
 	"dcfs/fs/release"
 	"dcfs/fs/tree"
 	"dcfs/swarm"
+	"dcfs/swarm/gate"
 	"dcfs/swarm/metainfo"
 )
 
@@ -61,6 +62,7 @@ var exitTable = []struct {
 	{origin.ErrListen, exitConfig},
 	{swarm.ErrListen, exitConfig},
 	{release.ErrKey, exitConfig},
+	{gate.ErrIdentity, exitConfig},
 
 	{release.ErrExists, exitExists},
 	{catalog.ErrConflict, exitExists},

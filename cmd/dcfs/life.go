@@ -31,6 +31,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "down", Usage: "download at most this `RATE` a second (default: unlimited)"},
 		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
 		tradeFlag(),
+		tlsFlag(), allowFlag(),
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
 		&cli.StringFlag{Name: "http", Usage: "serve a status page, /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
@@ -72,6 +73,9 @@ func liveRelease(c *cli.Context, cfg agent.Config) error {
 		return err
 	}
 	if err := beHeld(held, &cfg); err != nil {
+		return err
+	}
+	if cfg.Gate, err = gateOf(c, cfg.Resume != nil, cfg.Log); err != nil {
 		return err
 	}
 	if stage != "" && parent == nil {

@@ -17,7 +17,7 @@ func lsCommand() *cli.Command {
 Examples:
   dcfs ls --origin http://origin:7070
   dcfs ls --json | jq -r '.releases[].version'`,
-		Flags:  []cli.Flag{jsonFlag(), originFlag()},
+		Flags:  []cli.Flag{jsonFlag(), originFlag(), tlsFlag()},
 		Action: ls,
 	}
 }
@@ -30,7 +30,11 @@ func ls(c *cli.Context) error {
 	if len(origins) == 0 {
 		return usage("ls: no origin is known", "dcfs ls --origin http://HOST:7070")
 	}
-	client := &catalog.Client{Origins: origins}
+	identity, err := clientIdentity(c)
+	if err != nil {
+		return err
+	}
+	client := &catalog.Client{Origins: origins, Identity: identity}
 	defer client.Close()
 	list, err := client.List(c.Context)
 	if err != nil {

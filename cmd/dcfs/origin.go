@@ -29,6 +29,8 @@ Examples:
 				Usage: "`FILE` with the token with which hosts share traces of what is read first; later hosts fetch by them (default: none, only the publisher's traces)"},
 			&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory (default: 256MiB)"},
 			tradeFlag(),
+			tlsFlag(), allowFlag(),
+			&cli.StringFlag{Name: "http", Usage: "serve the status page, /metrics and /healthz on `HOST:PORT`, too, in plain HTTP, where --peer-tls and --peer-allow do not apply (default: none)"},
 			&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers a release"},
 			&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
 		},
@@ -41,6 +43,10 @@ func runOrigin(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	scheme := "http://"
+	if cfg.Gate.Identity != nil {
+		scheme = "https://"
+	}
 	manager := service.Find(cfg.Log)
 	cfg.OnBeat = manager.Alive
 	cfg.OnReady = func(http, peers string) {
@@ -51,7 +57,7 @@ func runOrigin(c *cli.Context) error {
 			Schema int    `json:"schema"`
 			URL    string `json:"url"`
 			Peers  string `json:"peers"`
-		}{schema, "http://" + http, peers}, "origin ready: http://%s, peers at %s", http, peers)
+		}{schema, scheme + http, peers}, "origin ready: %s%s, peers at %s", scheme, http, peers)
 		if err != nil {
 			cfg.Log.Warn("cannot say on stdout that the origin is ready", "cause", err)
 		}
@@ -79,6 +85,12 @@ func originConfig(c *cli.Context) (cfg origin.Config, err error) {
 		return cfg, err
 	}
 	if cfg.PeerListen, err = listenOf(c, "peer-listen"); err != nil {
+		return cfg, err
+	}
+	if cfg.HTTP, err = listenOf(c, "http"); err != nil {
+		return cfg, err
+	}
+	if cfg.Gate, err = gateOf(c, false, cfg.Log); err != nil {
 		return cfg, err
 	}
 	if cfg.CacheBytes, err = sizeOf(c, "cache"); err != nil {

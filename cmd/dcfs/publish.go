@@ -44,6 +44,7 @@ func publishFlags() []cli.Flag {
 		&cli.StringFlag{Name: "out", Usage: "write the signed metainfo to this `FILE`, too (default: none)"},
 		&cli.DurationFlag{Name: "expires", DefaultText: "never", Usage: "hosts refuse the release this `TIME` after publishing, such as 720h"},
 		&cli.StringFlag{Name: "publish-token-file", Usage: "`FILE` with the origin's publish token (default: none)"},
+		tlsFlag(),
 	}
 }
 
@@ -86,6 +87,9 @@ func publishConfig(c *cli.Context) (cfg origin.PublishConfig, err error) {
 		cfg.Expires = time.Now().Add(d)
 	}
 	if cfg.Origins, err = publishOrigins(c); err != nil {
+		return cfg, err
+	}
+	if cfg.Identity, err = clientIdentity(c); err != nil {
 		return cfg, err
 	}
 	if cfg.PieceLength, err = sizeOf(c, "piece-length"); err != nil {

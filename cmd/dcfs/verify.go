@@ -38,7 +38,7 @@ Examples:
 			&cli.DurationFlag{Name: "wait", Value: 60 * time.Second, Usage: "with --repair: look for a first peer this `TIME`, then exit 69"},
 			&cli.StringSliceFlag{Name: "peer", Usage: "with --repair: a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
 			&cli.StringFlag{Name: "peer-listen", Usage: "with --repair: accept peers on `HOST:PORT` (default: the first free port of 7072–7171)"},
-			ownerFlag(),
+			tlsFlag(), allowFlag(), ownerFlag(),
 		}, trustedFlags()...),
 		Action: func(c *cli.Context) error {
 			rel, err := verifyAgainst(c)
@@ -67,8 +67,12 @@ func verifyAgainst(c *cli.Context) (*release.Release, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity, err := clientIdentity(c)
+	if err != nil {
+		return nil, err
+	}
 	rel, err := host.Release(c.Context, host.Question{
-		Word: c.Args().Get(0), Dir: c.Args().Get(1), Origins: origins,
+		Word: c.Args().Get(0), Dir: c.Args().Get(1), Origins: origins, Identity: identity,
 		State: c.String("state"), Trusted: c.String("trusted"), Unsigned: c.Bool("insecure-unsigned"),
 	})
 	if err == nil && owner != nil {
@@ -136,6 +140,9 @@ func repairDir(c *cli.Context, rel *release.Release) error {
 	cfg.Version, _ = buildVersion()
 	var err error
 	if cfg.Log, err = logger(c, c.App.ErrWriter); err != nil {
+		return err
+	}
+	if cfg.Gate, err = gateOf(c, false, cfg.Log); err != nil {
 		return err
 	}
 	if cfg.Owner, err = ownerOf(c); err != nil {

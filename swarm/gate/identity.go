@@ -77,8 +77,11 @@ func LoadIdentity(dir string, resumed bool, log *slog.Logger) (*Identity, error)
 	return &Identity{dir: dir, log: log, now: c, looked: time.Now(), tried: c.stamp}, nil
 }
 
-// Expires returns when the certificate that is used expires.
-func (i *Identity) Expires() time.Time { return i.current().cert.Leaf.NotAfter }
+// Validity returns from when to when the certificate that is used is valid.
+func (i *Identity) Validity() (from, to time.Time) {
+	leaf := i.current().cert.Leaf
+	return leaf.NotBefore, leaf.NotAfter
+}
 
 // Subject returns whom the certificate names, for people.
 func (i *Identity) Subject() string { return i.current().cert.Leaf.Subject.String() }

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// Handshakes under way, in all and with one address; what comes beyond is
+	// TLS handshakes under way, in all and with one address; what comes beyond is
 	// closed.
-	maxHandshakes    = 512
-	maxHandshakesOne = 32
+	maxHandshakes    = 2048
+	maxHandshakesOne = 256
 	// acceptPause is after an error that is not the end, such as too many open
 	// files.
 	acceptPause = 50 * time.Millisecond
@@ -42,21 +42,17 @@ type Listener struct {
 // closes also what nobody has accepted yet.
 func (g *Gate) Listen(addr string) (*Listener, error) {
 	return g.listen(addr, net.ListenConfig{KeepAlive: -1}, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
-		abandon(raw)
-		if g.Identity == nil {
-			return raw, nil
-		}
 		return secureServer(ctx, raw, g.Identity.server())
 	})
 }
 
 // ListenHTTP listens on HOST:PORT for an http.Server, which learns from the
 // connections whether they are TLS.
-func (g *Gate) ListenHTTP(addr string) (*Listener, error) {
+func (g *Gate) ListenHTTP(addr string) (net.Listener, error) {
+	if g.Open() {
+		return net.Listen("tcp", addr)
+	}
 	return g.listen(addr, net.ListenConfig{}, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
-		if g.Identity == nil {
-			return raw, nil
-		}
 		t := tls.Server(raw, g.Identity.server())
 		return t, t.HandshakeContext(ctx)
 	})
@@ -111,12 +107,16 @@ func (l *Listener) run() {
 	}
 }
 
-// judge lets a connection in, or not. It does not wait.
+// judge lets a connection in, or not. It waits for no stranger.
 func (l *Listener) judge(raw net.Conn) {
 	g := l.gate
 	if !g.Allow.has(raw.RemoteAddr()) {
 		g.refuse(&g.outside, raw.RemoteAddr(), ErrOutside)
 		raw.Close()
+		return
+	}
+	if g.Identity == nil {
+		l.admit(raw)
 		return
 	}
 	from, free := l.begin(raw)
@@ -137,12 +137,17 @@ func (l *Listener) judge(raw net.Conn) {
 			}
 			return
 		}
-		select {
-		case l.ready <- c:
-		case <-l.open.Done():
-			c.Close()
-		}
+		l.admit(c)
 	})
+}
+
+// admit hands a connection out.
+func (l *Listener) admit(c net.Conn) {
+	select {
+	case l.ready <- c:
+	case <-l.open.Done():
+		c.Close()
+	}
 }
 
 // begin counts a handshake, if there is room for one more.

@@ -56,21 +56,22 @@ func (i *Identity) client(name string) *tls.Config {
 // secureClient is the client's side of TLS over raw, which it owns when there
 // is no error.
 func secureClient(ctx context.Context, raw net.Conn, c *tls.Config) (net.Conn, error) {
-	w := &wire{Conn: raw, in: bufio.NewReaderSize(raw, wireBuffer)}
-	t := tls.Client(w, c)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	return &secure{Conn: t, wire: w}, nil
+	w := &wire{Conn: raw}
+	return secured(ctx, tls.Client(w, c), w)
 }
 
 // secureServer is the server's side.
-func secureServer(ctx context.Context, raw net.Conn, c *tls.Config) (*secure, error) {
-	w := &wire{Conn: raw, in: bufio.NewReaderSize(raw, wireBuffer)}
-	t := tls.Server(w, c)
+func secureServer(ctx context.Context, raw net.Conn, c *tls.Config) (net.Conn, error) {
+	abandon(raw)
+	w := &wire{Conn: raw}
+	return secured(ctx, tls.Server(w, c), w)
+}
+
+func secured(ctx context.Context, t *tls.Conn, w *wire) (net.Conn, error) {
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
+	w.in = bufio.NewReaderSize(w.Conn, wireBuffer) // strangers get no buffer
 	return &secure{Conn: t, wire: w}, nil
 }
 
@@ -108,7 +109,7 @@ const (
 // each record of 16 KiB; here are fewer.
 type wire struct {
 	net.Conn
-	in *bufio.Reader // of the reader alone
+	in *bufio.Reader // of the reader alone; nil during the handshake
 
 	mu     sync.Mutex // a reader may have to write an alert
 	corked bool
@@ -118,7 +119,12 @@ type wire struct {
 var corks = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, corkBuffer+2*oneRecord)) }}
 
 // Read implements net.Conn.
-func (w *wire) Read(p []byte) (int, error) { return w.in.Read(p) }
+func (w *wire) Read(p []byte) (int, error) {
+	if w.in == nil {
+		return w.Conn.Read(p)
+	}
+	return w.in.Read(p)
+}
 
 // Write implements net.Conn. What is kept back goes with uncork.
 func (w *wire) Write(p []byte) (int, error) {

@@ -97,7 +97,7 @@ func (l *life) openNode(ctx context.Context) error {
 		node, err := swarm.NewNode(swarm.NodeConfig{
 			Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
 			MaxPeers: l.cfg.MaxPeers, Unverified: min(l.cfg.CacheBytes/4, maxUnverified),
-			Version: l.cfg.Version, Trade: l.cfg.Trade, Log: l.log,
+			Version: l.cfg.Version, Trade: l.cfg.Trade, Gate: l.cfg.Gate, Log: l.log,
 		})
 		l.mu.Lock()
 		l.node = node
@@ -119,7 +119,7 @@ func (l *life) acquire(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
 	defer cancel()
-	client := &catalog.Client{Origins: l.cfg.Origins}
+	client := &catalog.Client{Origins: l.cfg.Origins, Identity: l.cfg.Gate.Identity}
 	defer client.Close()
 	src, err := catalog.Resolve(ctx, l.cfg.Release, catalog.Options{Client: client, Log: l.log})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"dcfs/cmd/internal/control"
 	"dcfs/fs/tree"
+	"dcfs/swarm/gate"
 )
 
 // How a life with a mount ends, after the linger.
@@ -67,6 +68,7 @@ type Config struct {
 	Trade      bool     // exchange pieces with dcfs hosts by the plan of swarm/trade
 	Peers      []string // HOST:PORT
 	PeerListen string
+	Gate       *gate.Gate           // who may connect, and how this host proves itself; nil for everybody and not at all
 	HTTP       string               // HOST:PORT of the page, /metrics and /healthz; empty for none
 	NoReports  bool                 // tell no origin how this host is
 	Rack       string               // told to origins, for people; peers are not chosen by it yet
@@ -121,6 +123,9 @@ func (c *Config) fill() error {
 	}
 	if c.CacheBytes < minCache {
 		return fmt.Errorf("%w: --cache %d: want at least %d bytes", ErrConfig, c.CacheBytes, int64(minCache))
+	}
+	if c.Gate == nil {
+		c.Gate = &gate.Gate{}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

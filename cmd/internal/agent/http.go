@@ -32,7 +32,7 @@ func (l *life) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 		return fmt.Errorf("%w on %s: %w; choose another address with --http", ErrHTTP, l.cfg.HTTP, err)
 	}
 	l.reads = metrics.NewReads()
-	figures := metrics.Handler(l.cfg.Version, metrics.Node(l.sample), l.reads)
+	figures := metrics.Handler(l.cfg.Version, metrics.Node(l.sample), metrics.Gate(l.cfg.Gate), l.reads)
 	mux, page := metrics.Mux(figures, l.health), l.newBoard()
 	for pattern, h := range page.Handlers() {
 		mux.HandleFunc(pattern, h)

@@ -40,12 +40,16 @@ func (l *life) startReports(ctx context.Context, group *errgroup.Group) {
 	}
 	told := 0
 	for _, t := range l.trackers {
-		if base, ok := strings.CutSuffix(t, "/announce"); ok && strings.HasPrefix(base, "http") && told < maxReported {
+		scheme := "http"
+		if l.cfg.Gate.Identity != nil {
+			scheme = "https" // who proves itself, and no other, hears of this host
+		}
+		if base, ok := strings.CutSuffix(t, "/announce"); ok && strings.HasPrefix(base, scheme) && told < maxReported {
 			told++
 			r := &reporter{life: l, url: base + control.ReportPath, client: &http.Client{
 				// A connection of each host, kept open, would cost an origin of many more
 				// than the few handshakes.
-				Transport:     &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment},
+				Transport:     l.cfg.Gate.Identity.Secure(&http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}),
 				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			}}
 			group.Go(func() error { r.run(ctx); return nil })

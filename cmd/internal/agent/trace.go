@@ -51,7 +51,7 @@ func (l *life) readTrace() error {
 
 // originClient is a client of whom the release came from.
 func (l *life) originClient() *catalog.Client {
-	return &catalog.Client{Origins: l.origins, Token: l.cfg.TraceToken}
+	return &catalog.Client{Origins: l.origins, Token: l.cfg.TraceToken, Identity: l.cfg.Gate.Identity}
 }
 
 // findTrace returns the trace to follow, nil for none. What an origin sends is

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"dcfs/swarm/gate"
 )
 
 // Bounds on what an origin may send, in bytes.
@@ -29,6 +31,9 @@ type Client struct {
 	Origins []string     // base URLs, see ParseOrigins
 	HTTP    *http.Client // nil means one of our own; its CheckRedirect is not used
 	Token   string       // for Publish; sent with nothing else
+	// Identity is this host's, for origins that ask for one; nil for none. With
+	// it, only https is spoken.
+	Identity *gate.Identity
 
 	once sync.Once
 	http *http.Client

@@ -30,7 +30,7 @@ var (
 // client returns the HTTP client with our rule for redirects.
 func (c *Client) client() *http.Client {
 	c.once.Do(func() {
-		h := http.Client{Transport: newTransport()}
+		h := http.Client{Transport: c.Identity.Secure(newTransport())}
 		if c.HTTP != nil {
 			h = *c.HTTP
 		}
@@ -65,6 +65,14 @@ func sameHost(req *http.Request, via []*http.Request) error {
 		return errors.New("it redirects for ever")
 	}
 	return nil
+}
+
+// do sends a request; with an identity, over TLS only.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	if c.Identity != nil && req.URL.Scheme != "https" {
+		return nil, fail(ErrUsage, fmt.Errorf("with --peer-tls, origins are spoken to over TLS: write https://%s", req.URL.Host))
+	}
+	return c.client().Do(req)
 }
 
 // watch cancels a request when a single wait is too long.
@@ -106,7 +114,7 @@ func (c *Client) get(ctx context.Context, u string, limit int64) ([]byte, error)
 	if err != nil {
 		return nil, fail(ErrUsage, err)
 	}
-	res, err := c.client().Do(req)
+	res, err := c.do(req)
 	if err != nil {
 		return nil, transportFailure(ctx, err)
 	}
@@ -133,18 +141,28 @@ func transportFailure(ctx context.Context, err error) error {
 	var (
 		broken      *failure
 		certificate *tls.CertificateVerificationError
+		refused     *net.OpError
+		noTLS       tls.RecordHeaderError
 	)
 	switch {
 	case errors.As(err, &broken): // our own, from inside a request's body
 		return broken
 	case errors.Is(err, errRedirect):
 		return fail(ErrBadAnswer, errRedirect)
-	case errors.As(err, &certificate), errors.Is(err, http.ErrSchemeMismatch):
-		return fail(ErrBadAnswer, err) // a later try will end the same
+	case errors.As(err, &certificate): // a later try will end the same
+		return &failure{kind: ErrBadAnswer, detail: err, hint: "its certificate has to come from a CA that --peer-tls has, and be for the host of the URL"}
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
+		return &failure{kind: ErrBadAnswer, detail: errors.New("it speaks no TLS"), hint: "write http:// in its URL, or start it with --peer-tls"}
+	case errors.As(err, &refused) && refused.Op == "remote error": // a TLS alert: it wants another certificate than ours, or one at all
+		return &failure{kind: ErrUnauthorized, detail: err, hint: "give this host's certificate with --peer-tls DIR"}
 	case errors.Is(context.Cause(ctx), errSilent):
 		return fail(ErrUnreachable, errSilent)
 	}
-	return fail(ErrUnreachable, err)
+	f := &failure{kind: ErrUnreachable, detail: err}
+	if errors.Is(err, io.EOF) { // as an origin does that wants TLS, or no host of this network
+		f.hint = "check that `dcfs origin` runs there; one with --peer-tls wants https:// in its URL and --peer-tls here, one with --peer-allow this host's network in that"
+	}
+	return f
 }
 
 // statusFailure judges an answer that is not the one that was asked for.

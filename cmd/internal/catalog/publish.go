@@ -98,7 +98,7 @@ func (c *Client) put(ctx context.Context, origin string, up *upload) (changed bo
 	if c.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	res, err := c.client().Do(req)
+	res, err := c.do(req)
 	body.Close() // the transport may go on reading after an early answer
 	if err != nil {
 		return false, transportFailure(ctx, err)

@@ -60,7 +60,7 @@ func (c *Client) putTrace(ctx context.Context, origin string, version Version, t
 	req.Header.Set("Content-Type", TraceType)
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	req.Header.Set("Expect", "100-continue") // a refusal comes before the trace goes
-	res, err := c.client().Do(req)
+	res, err := c.do(req)
 	if err != nil {
 		return false, transportFailure(ctx, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"dcfs/swarm/gate"
 )
 
 // ErrConfig is wrapped by every error about a configuration that cannot be
@@ -45,6 +47,8 @@ type File struct {
 	Listen     *string // HOST:PORT
 	PeerListen *string
 	Rack       *string
+	PeerTLS    *string // a directory
+	PeerAllow  *gate.Networks
 
 	Linger      *time.Duration
 	ReadTimeout *time.Duration

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dcfs/swarm/gate"
 )
 
 // setting is a key of the file, named like its flag.
@@ -30,6 +32,8 @@ var settings = map[string]setting{
 	"max-peers":          {false, into(func(f *File) **int { return &f.MaxPeers }, count)},
 	"listen":             {false, into(func(f *File) **string { return &f.Listen }, ParseListen)},
 	"peer-listen":        {false, into(func(f *File) **string { return &f.PeerListen }, ParseListen)},
+	"peer-tls":           {false, into(func(f *File) **string { return &f.PeerTLS }, absolute)},
+	"peer-allow":         {true, into(func(f *File) **gate.Networks { return &f.PeerAllow }, networks)},
 	"rack":               {false, into(func(f *File) **string { return &f.Rack }, label)},
 	"linger":             {false, into(func(f *File) **time.Duration { return &f.Linger }, duration)},
 	"read-timeout":       {false, into(func(f *File) **time.Duration { return &f.ReadTimeout }, duration)},
@@ -73,6 +77,8 @@ func absolute(s string) (string, error) {
 	}
 	return filepath.Clean(s), nil
 }
+
+func networks(s string) (gate.Networks, error) { return gate.ParseNetworks(s) }
 
 func duration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)

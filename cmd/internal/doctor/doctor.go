@@ -34,6 +34,7 @@ const (
 	Disk   = "disk"
 	Run    = "run"
 	Keys   = "keys"
+	TLS    = "tls" // only with --peer-tls
 	Origin = "origin"
 	Clock  = "clock"
 )
@@ -53,6 +54,7 @@ type Config struct {
 	Run        string
 	Dest       string // where copies go; empty: below State
 	Trusted    string
+	TLS        string // directory of --peer-tls; empty for none
 	PeerListen string // HOST:PORT; empty: the first free port of the usual ones
 }
 
@@ -75,6 +77,10 @@ func Examine(ctx context.Context, c Config) []Finding {
 			return within(ctx, Keys, func() []Finding { return []Finding{keys(c.Trusted)} })
 		},
 	}
+	id, tls := certificate(c.TLS)
+	if c.TLS != "" {
+		checks = append(checks, func(context.Context) []Finding { return tls })
+	}
 	if len(c.Origins) == 0 {
 		checks = append(checks, func(context.Context) []Finding {
 			return []Finding{{Origin, Warn, "no origin is configured, so neither it nor the clock is looked at",
@@ -82,7 +88,7 @@ func Examine(ctx context.Context, c Config) []Finding {
 		})
 	}
 	for _, o := range c.Origins {
-		checks = append(checks, func(ctx context.Context) []Finding { return originAt(ctx, o) })
+		checks = append(checks, func(ctx context.Context) []Finding { return originAt(ctx, o, id) })
 	}
 	found := make([][]Finding, len(checks))
 	var wg sync.WaitGroup

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"dcfs/swarm/gate"
 )
 
 // How far the clock may be from the origin's. A release that was signed more
@@ -17,10 +19,10 @@ const (
 
 // originAt asks an origin whether it is well, looks at the time it names, and
 // whether its usual peer port answers.
-func originAt(ctx context.Context, base string) []Finding {
+func originAt(ctx context.Context, base string, id *gate.Identity) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: new(net.Dialer).DialContext} // as dcfs: no proxy
+	tr := id.Secure(&http.Transport{DisableKeepAlives: true, DialContext: new(net.Dialer).DialContext}) // as dcfs: no proxy
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/healthz", nil)
 	if err != nil {
 		return []Finding{{Origin, Fail, base + ": " + err.Error(), "--origin http://HOST:7070"}}
@@ -36,7 +38,8 @@ func originAt(ctx context.Context, base string) []Finding {
 		return []Finding{{Origin, Fail, base + " answers " + resp.Status, "the origin's log says more; is this an origin at all?"}}
 	}
 	out := []Finding{clock(resp.Header.Get("Date"), began.Add(took/2))}
-	if conn, err := new(net.Dialer).DialContext(ctx, "tcp", peersOf(base)); err != nil {
+	door := gate.Gate{Identity: id}
+	if conn, err := door.Dial(ctx, peersOf(base)); err != nil {
 		return append([]Finding{{Origin, Warn, base + " answers, and its peer port does not: " + err.Error(),
 			"open 7071 from here; nothing to do if the origin has another --peer-listen"}}, out...)
 	} else {

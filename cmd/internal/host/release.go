@@ -13,6 +13,7 @@ import (
 	"dcfs/cmd/internal/catalog"
 	"dcfs/fs/materialise"
 	"dcfs/fs/release"
+	"dcfs/swarm/gate"
 	"dcfs/swarm/metainfo"
 )
 
@@ -25,11 +26,12 @@ var patience = originPatience // shorter in tests
 // Question asks for a release by the word RELEASE.
 type Question struct {
 	Word     string
-	Origins  []string // base URLs
-	State    string   // where this host keeps what it has fetched
-	Dir      string   // a directory that is said to be the release
-	Trusted  string   // directory of public keys
-	Unsigned bool     // take a release without a signature
+	Origins  []string       // base URLs
+	State    string         // where this host keeps what it has fetched
+	Dir      string         // a directory that is said to be the release
+	Trusted  string         // directory of public keys
+	Unsigned bool           // take a release without a signature
+	Identity *gate.Identity // that origins ask for; nil for none
 }
 
 // Release finds the release that a word means and opens it: at the origin when
@@ -49,7 +51,7 @@ func Release(ctx context.Context, q Question) (*release.Release, error) {
 	}
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client := &catalog.Client{Origins: q.Origins}
+	client := &catalog.Client{Origins: q.Origins, Identity: q.Identity}
 	defer client.Close()
 	src, err := catalog.Resolve(asking, q.Word, catalog.Options{Client: client})
 	if errors.Is(err, catalog.ErrUnreachable) && ctx.Err() == nil {

@@ -20,6 +20,7 @@ import (
 	"dcfs/cmd/internal/control"
 	"dcfs/fs/prefetch"
 	"dcfs/fs/release"
+	"dcfs/swarm/gate"
 	"dcfs/swarm/metainfo"
 	"dcfs/swarm/tracker"
 )
@@ -33,10 +34,12 @@ type service struct {
 	// traceToken is what hosts prove themselves with that share traces; empty
 	// takes none.
 	traceToken string
+	gate       *gate.Gate
 	log        *slog.Logger
 	started    time.Time
 	version    string // of this program
 	requests   *requests
+	figures    http.Handler // of /metrics
 	board      *board.Board
 }
 
@@ -49,13 +52,19 @@ func (s *service) handler() http.Handler {
 	handle("GET /announce", "announce", s.tracker.Announce)
 	handle("GET /scrape", "scrape", s.tracker.Scrape)
 	handle("GET /data/{path...}", "webseed", s.data)
-	mux.Handle("GET /metrics", s.metrics())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	handle("POST "+control.ReportPath, "report", s.board.Receive)
-	for pattern, h := range s.board.Handlers() {
-		handle(pattern, "board", h)
-	}
+	s.watched(mux)
 	return mux
+}
+
+// watched adds what people and monitoring look at: nothing of a release's
+// content, and nothing that changes anything.
+func (s *service) watched(mux *http.ServeMux) {
+	mux.Handle("GET /metrics", s.figures)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	for pattern, h := range s.board.Handlers() {
+		mux.Handle(pattern, s.requests.counted("board", h))
+	}
 }
 
 func (s *service) list(w http.ResponseWriter, r *http.Request) {

@@ -67,7 +67,7 @@ func (r *requests) counted(name string, h http.HandlerFunc) http.Handler {
 
 // metrics is the handler of /metrics.
 func (s *service) metrics() http.Handler {
-	return metrics.Handler(s.version, s.requests.answered, s.requests.size, collector{s})
+	return metrics.Handler(s.version, s.requests.answered, s.requests.size, metrics.Gate(s.gate), collector{s})
 }
 
 type collector struct{ s *service }

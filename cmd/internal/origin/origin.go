@@ -26,6 +26,7 @@ import (
 	"dcfs/cache"
 	"dcfs/fs/durable"
 	"dcfs/swarm"
+	"dcfs/swarm/gate"
 	"dcfs/swarm/tracker"
 )
 
@@ -40,8 +41,10 @@ var ErrBusy = errors.New("the state directory is in use")
 
 // Config describes an origin.
 type Config struct {
-	Listen           string // HTTP, HOST:PORT; empty for :7070
-	PeerListen       string // BitTorrent, HOST:PORT; empty for :7071
+	Listen           string     // HTTP, HOST:PORT; empty for :7070
+	PeerListen       string     // BitTorrent, HOST:PORT; empty for :7071
+	HTTP             string     // the page, /metrics and /healthz alone, without the gate; empty for none
+	Gate             *gate.Gate // who may connect to the other two, and how; nil for everybody
 	State            string
 	PublishTokenFile string // empty: nobody can publish over HTTP
 	TraceTokenFile   string // empty: no host can share its trace
@@ -74,6 +77,9 @@ func Run(ctx context.Context, c Config) error {
 	if c.PeerListen == "" {
 		c.PeerListen = DefaultPeerListen
 	}
+	if c.Gate == nil {
+		c.Gate = &gate.Gate{}
+	}
 	if c.CacheBytes <= 0 {
 		c.CacheBytes = defaultCache
 	}
@@ -93,13 +99,20 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("the origin's store: %w", err)
 	}
 	defer lock.Release()
-	lis, err := net.Listen("tcp", c.Listen)
+	lis, err := c.Gate.ListenHTTP(c.Listen)
 	if err != nil {
 		return fmt.Errorf("%w on %s: %w; choose another address with --listen", ErrListen, c.Listen, err)
 	}
 	defer lis.Close()
+	var open net.Listener
+	if c.HTTP != "" {
+		if open, err = net.Listen("tcp", c.HTTP); err != nil {
+			return fmt.Errorf("%w on %s: %w; choose another address with --http", ErrListen, c.HTTP, err)
+		}
+		defer open.Close()
+	}
 	node, err := swarm.NewNode(swarm.NodeConfig{
-		Listen: c.PeerListen, UpRate: c.UpRate, MaxPeers: c.MaxPeers, Version: c.Version, Trade: c.Trade, Origin: true, Log: c.Log,
+		Listen: c.PeerListen, UpRate: c.UpRate, MaxPeers: c.MaxPeers, Version: c.Version, Trade: c.Trade, Origin: true, Gate: c.Gate, Log: c.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --peer-listen", err)
@@ -111,19 +124,21 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer memory.Close()
 	return serve(ctx, c, &service{
-		shelf: newShelf(lib, node, memory, c.Log), token: token, traces: newTraces(lib), traceToken: traceToken, log: c.Log, started: time.Now(),
+		shelf: newShelf(lib, node, memory, c.Log), token: token, traces: newTraces(lib), traceToken: traceToken, gate: c.Gate, log: c.Log, started: time.Now(),
 		version: c.Version, requests: newRequests(),
-	}, lis)
+	}, lis, open)
 }
 
-// serve runs the HTTP server and the seeding side by side.
-func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
+// prepare makes what answers requests.
+func (s *service) prepare() {
 	s.tracker = tracker.New(tracker.Config{Allow: s.shelf.serves, Seed: s.self})
-	s.board = s.newBoard()
-	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
-	}
+	s.board, s.figures = s.newBoard(), s.metrics()
+}
+
+// serve runs the HTTP servers and the seeding side by side; open is where the
+// gate does not apply, or nil.
+func serve(ctx context.Context, c Config, s *service, lis, open net.Listener) error {
+	s.prepare()
 	if err := s.shelf.scan(ctx); err != nil {
 		return err
 	}
@@ -136,6 +151,26 @@ func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
 			}
 		})
 	})
+	s.answer(ctx, group, lis, s.handler())
+	if open != nil {
+		mux := http.NewServeMux()
+		s.watched(mux)
+		s.answer(ctx, group, open, mux)
+		c.Log.Info("the page and metrics for everybody", "http", open.Addr().String())
+	}
+	c.Log.Info("origin ready", "http", lis.Addr().String(), "peers", s.shelf.node.Addr(), "state", c.State)
+	if c.OnReady != nil {
+		c.OnReady(lis.Addr().String(), s.shelf.node.Addr())
+	}
+	return group.Wait()
+}
+
+// answer serves HTTP until ctx ends.
+func (s *service) answer(ctx context.Context, group *errgroup.Group, lis net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
 	group.Go(func() error {
 		if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -151,11 +186,6 @@ func serve(ctx context.Context, c Config, s *service, lis net.Listener) error {
 		}
 		return nil
 	})
-	c.Log.Info("origin ready", "http", lis.Addr().String(), "peers", s.shelf.node.Addr(), "state", c.State)
-	if c.OnReady != nil {
-		c.OnReady(lis.Addr().String(), s.shelf.node.Addr())
-	}
-	return group.Wait()
 }
 
 // self is the address at which whoever asked the tracker can reach this

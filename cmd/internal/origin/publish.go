@@ -20,6 +20,7 @@ import (
 	"dcfs/fs/release"
 	"dcfs/fs/snapshot"
 	"dcfs/fs/tree"
+	"dcfs/swarm/gate"
 	"dcfs/swarm/metainfo"
 )
 
@@ -27,9 +28,10 @@ import (
 type PublishConfig struct {
 	Dir         string
 	Version     string
-	KeyFile     string   // minisign secret key; empty publishes unsigned
-	Origins     []string // base URLs to upload to; empty stores in State
-	Token       string   // for the upload
+	KeyFile     string         // minisign secret key; empty publishes unsigned
+	Origins     []string       // base URLs to upload to; empty stores in State
+	Token       string         // for the upload
+	Identity    *gate.Identity // for origins that ask for one; nil for none
 	State       string
 	TraceFile   string // recorded first accesses, which come first in the stream
 	Exclude     []string
@@ -219,7 +221,7 @@ func (p *publisher) upload(ctx context.Context) (bool, error) {
 	if err := p.hash(ctx, nil); err != nil {
 		return false, err
 	}
-	client := &catalog.Client{Origins: p.cfg.Origins, Token: p.cfg.Token}
+	client := &catalog.Client{Origins: p.cfg.Origins, Token: p.cfg.Token, Identity: p.cfg.Identity}
 	defer client.Close()
 	payload := snapshot.NewReader(ctx, snapshot.Config{Root: p.root, Tree: p.tree, Check: p.scan.Check})
 	defer payload.Close()
@@ -236,7 +238,7 @@ func (p *publisher) uploadTrace(ctx context.Context, origin string) {
 	if p.trace == nil {
 		return
 	}
-	client := &catalog.Client{Origins: []string{origin}, Token: p.cfg.Token}
+	client := &catalog.Client{Origins: []string{origin}, Token: p.cfg.Token, Identity: p.cfg.Identity}
 	defer client.Close()
 	if _, err := client.PutTrace(ctx, p.version, p.ownTrace().Encode(prefetch.MaxBytes)); err != nil {
 		p.cfg.Log.Warn("the origin has the release, but not its trace: hosts fetch it in another order", "cause", err)
