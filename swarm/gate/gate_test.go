@@ -139,6 +139,7 @@ func TestNotOneByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * handshakeTime))
 	_, _ = c.Write(handshake)
 	got, err := io.ReadAll(c)
 	if len(got) != 0 || err == nil || !strings.Contains(err.Error(), "certificate required") {

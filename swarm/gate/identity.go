@@ -249,6 +249,9 @@ func find(dir string, names []string) (string, os.FileInfo, error) {
 
 // stampOf tells one state of the files from another.
 func stampOf(dir string) (string, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("%w: %w: --peer-tls names a directory with ca.pem, cert.pem and key.pem", ErrIdentity, err)
+	}
 	var s strings.Builder
 	for _, names := range [][]string{caNames, certNames, keyNames} {
 		path, info, err := find(dir, names)
