@@ -219,7 +219,7 @@ type service struct {
 	url string
 }
 
-var ready = regexp.MustCompile(`origin ready: (http://\S+), peers at`)
+var ready = regexp.MustCompile(`origin ready: (https?://\S+), peers at`)
 
 // origin serves the store below state on loopback.
 func (e *env) origin(state string) (*service, error) {
@@ -227,9 +227,9 @@ func (e *env) origin(state string) (*service, error) {
 }
 
 // originIn serves it at another address, behind words as startIn's.
-func (e *env) originIn(words []string, addr, state string) (*service, error) {
-	d, err := e.startIn(words, "origin", "origin", "--listen", addr+":0", "--peer-listen", addr+":0",
-		"--state", state, "--run", e.path("run-origin"))
+func (e *env) originIn(words []string, addr, state string, more ...string) (*service, error) {
+	d, err := e.startIn(words, filepath.Base(state)+"-origin", append([]string{"origin", "--listen", addr + ":0", "--peer-listen", addr + ":0",
+		"--state", state, "--run", e.path("run-origin")}, more...)...)
 	if err != nil {
 		return nil, err
 	}
