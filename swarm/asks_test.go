@@ -73,7 +73,7 @@ func TestExplain(t *testing.T) {
 	if got := h.swarm.Explain(0); !strings.Contains(got, "nobody was asked: 0 peers known, 0 connected") {
 		t.Error(got)
 	}
-	newHost(t, rel, true, NodeConfig{UpRate: 1 << 10}).joinPeers(h)
+	newHost(t, rel, true, NodeConfig{Gate: rated(1<<10, 0)}).joinPeers(h)
 	h.swarm.Want(rel.all(), piece.Demand)
 	eventually(t, func() bool { return len(h.swarm.Asked(0)) > 0 }, func() string { return h.swarm.Explain(0) })
 	if a := h.swarm.Asked(0)[0]; !strings.Contains(h.swarm.Explain(0), a.Peer+" since ") || time.Since(a.Since) > patience {

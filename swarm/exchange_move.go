@@ -150,9 +150,6 @@ func (e *exchange) deliver(ctx context.Context) {
 		conn := e.open[b.To]
 		e.up.Unlock()
 		if ok && conn != nil {
-			if e.node.upRate.WaitN(ctx, int(b.Len)) != nil {
-				return
-			}
 			e.sendBlock(conn, b, buf[:b.Len])
 			continue
 		}

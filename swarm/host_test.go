@@ -18,6 +18,7 @@ import (
 
 	"dcfs/cache"
 	"dcfs/cache/piece"
+	"dcfs/swarm/gate"
 )
 
 // patience bounds every wait of these tests. It is for hanging, not for timing.
@@ -96,6 +97,11 @@ type host struct {
 	store *cache.Store
 	node  *Node
 	swarm *Swarm
+}
+
+// rated is a gate for everybody, with limits in bytes a second; 0 for none.
+func rated(up, down int64) *gate.Gate {
+	return &gate.Gate{Rates: gate.Rates{Up: []*gate.Limit{gate.NewLimit(up)}, Down: []*gate.Limit{gate.NewLimit(down)}}}
 }
 
 // newHost makes a host that listens on addr; a seed claims all pieces.

@@ -42,9 +42,7 @@ type NodeConfig struct {
 	// Listen is HOST:PORT; HOST may be empty for every address, PORT 0 picks
 	// any free port. "" takes the first free port of FirstPort to LastPort.
 	Listen   string
-	UpRate   int64 // bytes per second sent to all peers; 0 for no limit
-	DownRate int64 // bytes per second received from all peers; 0 for no limit
-	MaxPeers int   // connections per swarm; 0 for 80
+	MaxPeers int // connections per swarm; 0 for 80
 	// Unverified bounds the bytes that are requested ahead of verification in
 	// all swarms together; 0 for 64 MiB.
 	Unverified int64
@@ -53,7 +51,7 @@ type NodeConfig struct {
 	// Trade makes dcfs hosts that have it set exchange pieces by the plan of
 	// package trade. With everybody else they speak as ever.
 	Trade bool
-	Gate  *gate.Gate // who may connect; nil for everybody
+	Gate  *gate.Gate // who may connect, and how fast; nil for everybody
 	Log   *slog.Logger
 }
 
@@ -66,7 +64,6 @@ type Node struct {
 	http   *http.Client   // for trackers
 	depth  *depth
 	trail  *trail
-	down   *rate.Limiter // on what is received; nil for none
 	log    *slog.Logger
 
 	oversize atomic.Int64 // bytes of metadata that a peer has, above MaxExchanged
@@ -74,9 +71,8 @@ type Node struct {
 	ledgers  ledgers
 
 	exchanges  sync.Map // info-hash to its *exchange
-	upRate     *rate.Limiter
-	unverified int64 // NodeConfig.Unverified
-	trades     bool  // NodeConfig.Trade
+	unverified int64    // NodeConfig.Unverified
+	trades     bool     // NodeConfig.Trade
 
 	open  context.Context // ends with Close
 	close context.CancelFunc
@@ -122,8 +118,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	if n.trades = cfg.Trade; cfg.Trade {
 		n.installExchange(&client.Callbacks)
 	}
-	n.down = client.DownloadRateLimiter
-	n.upRate, n.unverified = client.UploadRateLimiter, client.MaxUnverifiedBytes
+	n.unverified = client.MaxUnverifiedBytes
 	if err := n.listenWith(client, addr); err != nil {
 		return nil, fmt.Errorf("%w on %s: %w", ErrListen, addr, err)
 	}
@@ -162,9 +157,10 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 
 	c.MaxUnverifiedBytes = orElse(cfg.Unverified, 64<<20)
 	c.MaxAllocPeerRequestDataPerConn = uploadQueue
-	c.UploadRateLimiter = limiter(cfg.UpRate, uploadQueue)
-	if cfg.DownRate > 0 {
-		c.DownloadRateLimiter = limiter(cfg.DownRate, downloadBurst)
+	if up := cfg.Gate.UpRate(); up > 0 {
+		// The gate's limit is what counts; this keeps what waits for it out of the
+		// buffers of the connections, in which requests would wait behind it.
+		c.UploadRateLimiter = rate.NewLimiter(rate.Limit(up*0.95), 128<<10)
 	}
 	c.Bep20 = "-DC0001-"
 	c.ExtendedHandshakeClientVersion = clientName(cfg.Version)
@@ -176,13 +172,9 @@ func clientConfig(cfg NodeConfig, host string, port int) *torrent.ClientConfig {
 	return c
 }
 
-const (
-	// uploadQueue is how much a peer's outstanding requests may hold in RAM,
-	// in bytes; below what peers ask ahead, uploads stall.
-	uploadQueue = 4 << 20
-	// downloadBurst is more than the largest single read of a connection.
-	downloadBurst = 256 << 10
-)
+// uploadQueue is how much a peer's outstanding requests may hold in RAM, in
+// bytes; below what peers ask ahead, uploads stall.
+const uploadQueue = 4 << 20
 
 func clientName(version string) string {
 	if version == "" {
@@ -196,13 +188,6 @@ func orElse[T int | int64](v, other T) T {
 		return v
 	}
 	return other
-}
-
-func limiter(bytesPerSecond int64, burst int) *rate.Limiter {
-	if bytesPerSecond <= 0 {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	return rate.NewLimiter(rate.Limit(bytesPerSecond), burst)
 }
 
 // Port returns the port that the node listens on.

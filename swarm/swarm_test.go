@@ -119,7 +119,7 @@ func TestOneConnectionForTwoHosts(t *testing.T) {
 // A piece in demand comes before the background is done.
 func TestDemandGoesFirst(t *testing.T) {
 	rel := newRelease(t, 12<<20, 64<<10)
-	seed := newHost(t, rel, true, NodeConfig{UpRate: 8 << 20}).joinPeers() // after a burst of uploadQueue
+	seed := newHost(t, rel, true, NodeConfig{Gate: rated(8<<20, 0)}).joinPeers()
 	h := newHost(t, rel, false, NodeConfig{}).joinPeers(seed)
 	if err := h.store.Wait(t.Context(), 1); err != nil { // the background has begun
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func TestTraderThatReads(t *testing.T) {
 	rel := newRelease(t, 16<<20, 64<<10)
 	hosts := traders(t, rel, 1)
 	origin := hosts[0]
-	h := newHost(t, rel, false, NodeConfig{Trade: true, DownRate: 4 << 20}).joinPeers(hosts...)
+	h := newHost(t, rel, false, NodeConfig{Trade: true, Gate: rated(0, 4<<20)}).joinPeers(hosts...)
 	last := piece.Index(rel.layout.Count() - 1)
 	for i := last; i > last-20; i-- {
 		buf := make([]byte, 100)

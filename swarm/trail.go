@@ -346,4 +346,4 @@ func (s *Swarm) heard(tracker string, err error) {
 
 // Throttled reports whether bytes wait at this moment for the limit on what is
 // received.
-func (n *Node) Throttled() bool { return n.down != nil && n.down.Tokens() <= 0 }
+func (n *Node) Throttled() bool { return n.gate != nil && n.gate.Rates.Busy() }

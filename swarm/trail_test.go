@@ -45,7 +45,7 @@ func TestTrailOfPieces(t *testing.T) {
 func TestLinksUnderALimit(t *testing.T) {
 	rel := newRelease(t, 8<<20, 256<<10)
 	seed := newHost(t, rel, true, NodeConfig{}).joinPeers()
-	h := newHost(t, rel, false, NodeConfig{DownRate: 512 << 10}).joinPeers(seed)
+	h := newHost(t, rel, false, NodeConfig{Gate: rated(0, 512<<10)}).joinPeers(seed)
 	var links []Link
 	eventually(t, func() bool {
 		links = h.swarm.Links()

@@ -27,8 +27,10 @@ func lifeFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "wait", Value: 60 * time.Second, Usage: "look for metadata and a first peer this `TIME`, then exit 69"},
 		&cli.DurationFlag{Name: "disk-patience", Value: 60 * time.Second, Usage: "when the disk is full or broken, serve on from memory and peers and wait this `TIME` for it to recover, then exit 74"},
 		&cli.StringFlag{Name: "cache", Usage: "`SIZE` of the piece cache in memory, such as 512MiB (default: a share of what is free)"},
-		&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
-		&cli.StringFlag{Name: "down", Usage: "download at most this `RATE` a second (default: unlimited)"},
+		&cli.StringFlag{Name: "up", Usage: "send peers at most this `RATE` a second, as counted on the link, such as 50MiB (default: unlimited)"},
+		&cli.StringFlag{Name: "down", Usage: "receive from peers at most this `RATE` a second, likewise (default: unlimited)"},
+		hostUpFlag(),
+		&cli.StringFlag{Name: "host-down", Usage: "`RATE` that all dcfs processes with this --run receive together at most (default: unlimited)"},
 		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
 		tradeFlag(),
 		tlsFlag(), allowFlag(),
@@ -178,10 +180,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if cfg.CacheBytes, err = sizeOf(c, "cache"); err != nil {
 		return err
 	}
-	if cfg.UpRate, err = rateOf(c, "up"); err != nil {
-		return err
-	}
-	if cfg.DownRate, err = rateOf(c, "down"); err != nil {
+	if cfg.DownRate, err = downRate(c); err != nil {
 		return err
 	}
 	return lifePaths(c, cfg)

@@ -32,7 +32,8 @@ Examples:
 			tlsFlag(), allowFlag(),
 			&cli.StringFlag{Name: "http", Usage: "serve the status page, /metrics and /healthz on `HOST:PORT`, too, in plain HTTP, where --peer-tls and --peer-allow do not apply (default: none)"},
 			&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers a release"},
-			&cli.StringFlag{Name: "up", Usage: "upload at most this `RATE` a second, such as 50MiB (default: unlimited)"},
+			&cli.StringFlag{Name: "up", Usage: "send at most this `RATE` a second to peers and over HTTP, as counted on the link, such as 50MiB (default: unlimited)"},
+			hostUpFlag(),
 		},
 		Action: runOrigin,
 	}
@@ -96,6 +97,5 @@ func originConfig(c *cli.Context) (cfg origin.Config, err error) {
 	if cfg.CacheBytes, err = sizeOf(c, "cache"); err != nil {
 		return cfg, err
 	}
-	cfg.UpRate, err = rateOf(c, "up")
-	return cfg, err
+	return cfg, nil
 }

@@ -1,6 +1,6 @@
 // Package gate makes the connections between hosts. It decides who may connect:
 // hosts of an allow-list of networks, and hosts with a certificate of the
-// fleet, where those are configured.
+// fleet, where those are configured; and how fast, counted as on the link.
 //
 // It must never hand out a connection, or send a byte of its user's over one,
 // before the other side has proved what the Gate asks for; and it must never
@@ -32,14 +32,31 @@ const handshakeTime = 5 * time.Second
 type Gate struct {
 	Identity *Identity // nil for no TLS
 	Allow    Networks  // empty for all
+	Rates    Rates
 	Log      *slog.Logger
 
 	outside, unproven atomic.Int64
 	complaints        complaints
 }
 
-// Open reports whether the gate lets everybody in.
-func (g *Gate) Open() bool { return g == nil || g.Identity == nil && len(g.Allow) == 0 }
+// Open reports whether the gate changes nothing: it lets everybody in, as fast as
+// they are.
+func (g *Gate) Open() bool {
+	return g == nil || g.Identity == nil && len(g.Allow) == 0 && !limited(g.Rates.Up) && !limited(g.Rates.Down)
+}
+
+// UpRate returns the lowest limit on what is sent, in bytes a second; 0 for none.
+func (g *Gate) UpRate() (lowest float64) {
+	if g == nil {
+		return 0
+	}
+	for _, l := range g.Rates.Up {
+		if l != nil && (lowest == 0 || l.rate < lowest) {
+			lowest = l.rate
+		}
+	}
+	return lowest
+}
 
 // Refused returns how many connections were refused because of where they came
 // from, and how many because they did not prove who they are.
@@ -71,6 +88,7 @@ func (g *Gate) dial(ctx context.Context, addr, name string) (net.Conn, error) {
 		return nil, fmt.Errorf("%s: %w", raw.RemoteAddr(), ErrOutside)
 	}
 	abandon(raw)
+	raw = g.Rates.pace(raw)
 	if g.Identity == nil {
 		return raw, nil
 	}

@@ -335,11 +335,9 @@ func TestSilence(t *testing.T) {
 	}()
 	local := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
 	for range 2 * maxHandshakesOne {
-		c, err := local.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
+		if c, err := local.Dial("tcp", addr); err == nil { // else it was refused at once
+			silent = append(silent, c)
 		}
-		silent = append(silent, c)
 	}
 	start := time.Now()
 	if err := says(g, addr); err != nil || time.Since(start) > handshakeTime/2 {

@@ -26,12 +26,13 @@ type Listener struct {
 	net.Listener
 	gate *Gate
 	// prove has the other side prove who it is.
-	prove func(context.Context, net.Conn) (net.Conn, error)
-	ready chan net.Conn
-	done  chan struct{}
-	stop  context.CancelFunc
-	open  context.Context
-	tasks sync.WaitGroup
+	prove   func(context.Context, net.Conn) (net.Conn, error)
+	prepare func(net.Conn) // sets what the protocol above wants of a connection
+	ready   chan net.Conn
+	done    chan struct{}
+	stop    context.CancelFunc
+	open    context.Context
+	tasks   sync.WaitGroup
 
 	mu    sync.Mutex
 	under map[netip.Addr]int // handshakes by address
@@ -43,7 +44,7 @@ type Listener struct {
 func (g *Gate) Listen(addr string) (*Listener, error) {
 	return g.listen(addr, net.ListenConfig{KeepAlive: -1}, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		return secureServer(ctx, raw, g.Identity.server())
-	})
+	}, abandon)
 }
 
 // ListenHTTP listens on HOST:PORT for an http.Server, which learns from the
@@ -55,15 +56,15 @@ func (g *Gate) ListenHTTP(addr string) (net.Listener, error) {
 	return g.listen(addr, net.ListenConfig{}, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		t := tls.Server(raw, g.Identity.server())
 		return t, t.HandshakeContext(ctx)
-	})
+	}, func(net.Conn) {})
 }
 
-func (g *Gate) listen(addr string, config net.ListenConfig, prove func(context.Context, net.Conn) (net.Conn, error)) (*Listener, error) {
+func (g *Gate) listen(addr string, config net.ListenConfig, prove func(context.Context, net.Conn) (net.Conn, error), prepare func(net.Conn)) (*Listener, error) {
 	raw, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{Listener: raw, gate: g, prove: prove, ready: make(chan net.Conn), done: make(chan struct{}), under: make(map[netip.Addr]int)}
+	l := &Listener{Listener: raw, gate: g, prove: prove, prepare: prepare, ready: make(chan net.Conn), done: make(chan struct{}), under: make(map[netip.Addr]int)}
 	l.open, l.stop = context.WithCancel(context.Background())
 	l.tasks.Go(l.run)
 	return l, nil
@@ -115,6 +116,8 @@ func (l *Listener) judge(raw net.Conn) {
 		raw.Close()
 		return
 	}
+	l.prepare(raw)
+	raw = g.Rates.pace(raw)
 	if g.Identity == nil {
 		l.admit(raw)
 		return

@@ -62,7 +62,6 @@ func secureClient(ctx context.Context, raw net.Conn, c *tls.Config) (net.Conn, e
 
 // secureServer is the server's side.
 func secureServer(ctx context.Context, raw net.Conn, c *tls.Config) (net.Conn, error) {
-	abandon(raw)
 	w := &wire{Conn: raw}
 	return secured(ctx, tls.Server(w, c), w)
 }

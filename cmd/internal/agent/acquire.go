@@ -95,7 +95,7 @@ func (l *life) checkLink() error {
 func (l *life) openNode(ctx context.Context) error {
 	return afterDeath(ctx, func() error {
 		node, err := swarm.NewNode(swarm.NodeConfig{
-			Listen: l.cfg.PeerListen, UpRate: l.cfg.UpRate, DownRate: l.cfg.DownRate,
+			Listen:   l.cfg.PeerListen,
 			MaxPeers: l.cfg.MaxPeers, Unverified: min(l.cfg.CacheBytes/4, maxUnverified),
 			Version: l.cfg.Version, Trade: l.cfg.Trade, Gate: l.cfg.Gate, Log: l.log,
 		})

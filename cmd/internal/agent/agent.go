@@ -62,8 +62,7 @@ type Config struct {
 	DiskPatience time.Duration
 
 	CacheBytes int64 // RAM for pieces; 0 for a share of what is free
-	UpRate     int64 // bytes per second; 0 for no limit
-	DownRate   int64
+	DownRate   int64 // bytes per second that Gate lets through, for `why`; 0 for no limit
 	MaxPeers   int
 	Trade      bool     // exchange pieces with dcfs hosts by the plan of swarm/trade
 	Peers      []string // HOST:PORT

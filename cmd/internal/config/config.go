@@ -42,6 +42,8 @@ type File struct {
 	Cache    *int64
 	Up       *int64
 	Down     *int64
+	HostUp   *int64
+	HostDown *int64
 	MaxPeers *int
 
 	Listen     *string // HOST:PORT

@@ -36,6 +36,8 @@ trace-token-file: /etc/dcfs/trace.token
 cache: 4GiB
 up: 800Mbit/s
 down: 0
+host-up: 1Gbit/s
+host-down: 0
 max-peers: 30
 listen: :7070
 peer-listen: 0.0.0.0:0
@@ -56,7 +58,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(*f.Origin, []string{"http://origin-1:7070", "https://origin-2"}) || *f.State != "/srv/dcfs" || *f.Run != "/run/dcfs" ||
-		*f.Trusted != "/etc/dcfs/trusted.d" || *f.PublishTokenFile != "/etc/dcfs/token" || *f.TraceTokenFile != "/etc/dcfs/trace.token" || *f.Cache != 4<<30 || *f.Up != 100e6 || *f.Down != 0 ||
+		*f.Trusted != "/etc/dcfs/trusted.d" || *f.PublishTokenFile != "/etc/dcfs/token" || *f.TraceTokenFile != "/etc/dcfs/trace.token" || *f.Cache != 4<<30 || *f.Up != 100e6 || *f.Down != 0 || *f.HostUp != 125e6 || *f.HostDown != 0 ||
 		*f.MaxPeers != 30 || *f.Listen != ":7070" || *f.PeerListen != "0.0.0.0:0" || *f.Rack != "r7" || *f.PeerTLS != "/etc/dcfs/tls" || f.PeerAllow.String() != "10.0.0.0/8,fd00::/8" || *f.Linger != 90*time.Second ||
 		*f.ReadTimeout != 30*time.Second || *f.Wait != time.Minute || *f.AtEnd != "handover" || *f.LogLevel != "warn" || *f.LogFormat != "json" {
 		t.Errorf("got %+v", f)

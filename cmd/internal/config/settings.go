@@ -29,6 +29,8 @@ var settings = map[string]setting{
 	"cache":              {false, into(func(f *File) **int64 { return &f.Cache }, ParseSize)},
 	"up":                 {false, into(func(f *File) **int64 { return &f.Up }, ParseRate)},
 	"down":               {false, into(func(f *File) **int64 { return &f.Down }, ParseRate)},
+	"host-up":            {false, into(func(f *File) **int64 { return &f.HostUp }, ParseRate)},
+	"host-down":          {false, into(func(f *File) **int64 { return &f.HostDown }, ParseRate)},
 	"max-peers":          {false, into(func(f *File) **int { return &f.MaxPeers }, count)},
 	"listen":             {false, into(func(f *File) **string { return &f.Listen }, ParseListen)},
 	"peer-listen":        {false, into(func(f *File) **string { return &f.PeerListen }, ParseListen)},

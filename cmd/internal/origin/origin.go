@@ -49,7 +49,6 @@ type Config struct {
 	PublishTokenFile string // empty: nobody can publish over HTTP
 	TraceTokenFile   string // empty: no host can share its trace
 	CacheBytes       int64  // RAM for pieces; 0 for 256 MiB
-	UpRate           int64  // bytes per second to all peers; 0 for no limit
 	Trade            bool   // exchange pieces with dcfs hosts by the plan of swarm/trade
 	MaxPeers         int    // connections per release; 0 for the swarm's default
 	Version          string // of this program
@@ -112,7 +111,7 @@ func Run(ctx context.Context, c Config) error {
 		defer open.Close()
 	}
 	node, err := swarm.NewNode(swarm.NodeConfig{
-		Listen: c.PeerListen, UpRate: c.UpRate, MaxPeers: c.MaxPeers, Version: c.Version, Trade: c.Trade, Origin: true, Gate: c.Gate, Log: c.Log,
+		Listen: c.PeerListen, MaxPeers: c.MaxPeers, Version: c.Version, Trade: c.Trade, Origin: true, Gate: c.Gate, Log: c.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --peer-listen", err)
