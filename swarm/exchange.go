@@ -216,8 +216,11 @@ func (e *exchange) flush() {
 	}
 }
 
-func (e *exchange) write(c *torrent.PeerConn, m trade.Message) {
-	if err := c.WriteExtendedMessage(trade.Extension, m.Encode()); err != nil {
+func (e *exchange) write(c *torrent.PeerConn, m trade.Message) { e.writeEncoded(c, m.Encode()) }
+
+// writeEncoded sends a message. The library copies it.
+func (e *exchange) writeEncoded(c *torrent.PeerConn, m []byte) {
+	if err := c.WriteExtendedMessage(trade.Extension, m); err != nil {
 		e.log.Debug("a message to a peer", "peer", c.RemoteAddr, "cause", err)
 	}
 }

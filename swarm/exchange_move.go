@@ -143,14 +143,14 @@ func (b *bans) list() []string {
 
 // deliver sends what is asked for until ctx ends.
 func (e *exchange) deliver(ctx context.Context) {
-	buf := make([]byte, trade.BlockLength)
+	buf, message := make([]byte, trade.BlockLength), make([]byte, 0, trade.BlockLength+64)
 	for {
 		e.up.Lock()
 		b, ok := e.queue.Next(time.Now())
 		conn := e.open[b.To]
 		e.up.Unlock()
 		if ok && conn != nil {
-			e.sendBlock(conn, b, buf[:b.Len])
+			e.sendBlock(conn, b, buf[:b.Len], message)
 			continue
 		}
 		select {
@@ -161,7 +161,8 @@ func (e *exchange) deliver(ctx context.Context) {
 	}
 }
 
-func (e *exchange) sendBlock(conn *torrent.PeerConn, b trade.Block, buf []byte) {
+// sendBlock sends a block; the memory of buf and of message is its own meanwhile.
+func (e *exchange) sendBlock(conn *torrent.PeerConn, b trade.Block, buf, message []byte) {
 	if err := e.store.ReadChunk(b.Piece, buf, b.Off); err != nil {
 		e.log.Debug("a piece cannot be sent", "piece", int(b.Piece), "cause", err)
 		e.up.Lock()
@@ -172,5 +173,5 @@ func (e *exchange) sendBlock(conn *torrent.PeerConn, b trade.Block, buf []byte) 
 		return
 	}
 	e.received.sentTo(conn, b.Len)
-	e.write(conn, trade.Message{Kind: trade.Data, Piece: b.Piece, Off: b.Off, Data: buf})
+	e.writeEncoded(conn, trade.Message{Kind: trade.Data, Piece: b.Piece, Off: b.Off, Data: buf}.Append(message))
 }

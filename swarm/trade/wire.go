@@ -61,11 +61,15 @@ var errMessage = errors.New("malformed trade message")
 
 // Encode writes a message as bytes.
 func (m Message) Encode() []byte {
-	b := make([]byte, headerLength+len(m.Data))
-	b[0] = byte(m.Kind)
-	binary.BigEndian.PutUint32(b[1:], uint32(m.Piece))
-	binary.BigEndian.PutUint32(b[5:], uint32(m.Off))
-	copy(b[headerLength:], m.Data)
+	return m.Append(make([]byte, 0, headerLength+len(m.Data)+4*len(m.Pieces)))
+}
+
+// Append writes a message as bytes behind those of b.
+func (m Message) Append(b []byte) []byte {
+	b = append(b, byte(m.Kind))
+	b = binary.BigEndian.AppendUint32(b, uint32(m.Piece))
+	b = binary.BigEndian.AppendUint32(b, uint32(m.Off))
+	b = append(b, m.Data...)
 	for _, i := range m.Pieces {
 		b = binary.BigEndian.AppendUint32(b, uint32(i))
 	}
