@@ -166,8 +166,11 @@ func (a *asks) of(i piece.Index) []piece.Ask {
 	return out
 }
 
-// Asked lists the peers that were asked for piece i, as long as it is not here.
-func (s *Swarm) Asked(i piece.Index) []piece.Ask { return s.asks.of(i) }
+// Asked lists the peers that were asked for piece i, as long as it is not here:
+// by the library, and then the one that the plan asks now.
+func (s *Swarm) Asked(i piece.Index) []piece.Ask {
+	return append(s.asks.of(i), s.exchange.looked().asked(i)...)
+}
 
 // Explain says in words whom piece i was asked from and since when, or why
 // nobody was asked.

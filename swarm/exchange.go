@@ -38,6 +38,8 @@ type exchange struct {
 	speaks sync.Map // the *torrent.PeerConn that speak the extension
 
 	wake chan struct{}
+	look chan chan<- views // who asks what is asked of whom; see views
+	done chan struct{}     // closed when run has ended
 	mu   sync.Mutex
 	in   []event
 
@@ -112,7 +114,7 @@ func newExchange(n *Node, spec Spec) (*exchange, error) {
 	e := &exchange{
 		sums: sums, bans: bans{ips: make(map[string]bool)},
 		store: spec.Store, layout: layout, n: layout.Count(), steers: spec.Steer, log: n.log, node: n,
-		wake: make(chan struct{}, 1), upWake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), look: make(chan chan<- views), done: make(chan struct{}), upWake: make(chan struct{}, 1),
 		conns: make(map[trade.PeerID]*link), ids: make(map[*torrent.PeerConn]trade.PeerID),
 		toCheck: newBacklog(), queue: trade.NewQueue(layout), open: make(map[trade.PeerID]*torrent.PeerConn),
 		lend:     newLending(layout.Count()),
@@ -165,6 +167,7 @@ const (
 
 // run handles events until ctx ends.
 func (e *exchange) run(ctx context.Context, s *Swarm) {
+	defer close(e.done)
 	for i := range piece.Index(e.n) {
 		if e.store.Have(i) {
 			e.plan.Have(i, true)
@@ -176,6 +179,9 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 		select {
 		case <-ctx.Done():
 			return
+		case reply := <-e.look:
+			reply <- e.views()
+			continue
 		case <-e.wake:
 			e.plan.Clock(time.Now())
 		case now := <-tick.C:

@@ -1,7 +1,9 @@
 package swarm
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"dcfs/cache/piece"
 )
@@ -98,5 +100,31 @@ func TestTraderThatReads(t *testing.T) {
 	}
 	if from := h.swarm.From(0); len(from) == 0 {
 		t.Errorf("nobody is named for a piece that came; the origin is %s", origin.node.Addr())
+	}
+}
+
+// TestTraderIsNamed: whom the plan asks for a piece, and since when, is known;
+// also who has the piece that is hidden from the library.
+func TestTraderIsNamed(t *testing.T) {
+	rel := newRelease(t, 4<<20, 64<<10)
+	seed := newHost(t, rel, true, NodeConfig{Trade: true, UpRate: 64 << 10}).joinPeers()
+	h := newHost(t, rel, false, NodeConfig{Trade: true}).joinPeers(seed)
+	last := piece.Index(rel.layout.Count() - 1)
+	var link Link
+	eventually(t, func() bool {
+		if links := h.swarm.Links(); len(links) == 1 {
+			link = links[0]
+		}
+		return len(link.asked) > 2 && link.Has(last)
+	}, func() string { return fmt.Sprintf("%+v", link) })
+	if link.Addr != seed.node.Addr() || link.Asked < len(link.asked) || link.Since.IsZero() || time.Since(link.Since) > patience {
+		t.Errorf("%+v", link)
+	}
+	for i, since := range link.asked {
+		if got := h.swarm.Asked(i); len(got) != 1 || got[0].Since.IsZero() || time.Since(since) > patience {
+			if !h.store.Have(i) { // it may have come meanwhile
+				t.Errorf("piece %d, asked since %v: %+v: %s", i, since, got, h.swarm.Explain(i))
+			}
+		}
 	}
 }

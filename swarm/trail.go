@@ -227,6 +227,7 @@ func (l *Link) AskedFor(i piece.Index) (since time.Time, ok bool) {
 // Links lists the connections of the moment, by address.
 func (s *Swarm) Links() []Link {
 	var out []Link
+	planned := s.exchange.looked()
 	for _, c := range s.t.PeerConns() {
 		name, origin := s.node.contacts.name(&c.Peer)
 		client, _ := c.PeerClientName.Load().(string)
@@ -235,6 +236,7 @@ func (s *Swarm) Links() []Link {
 		l.Choking = s.node.trail.choking[&c.Peer]
 		s.node.trail.mu.Unlock()
 		s.asks.describe(&c.Peer, &l)
+		planned[c].describe(&l)
 		out = append(out, l)
 	}
 	slices.SortFunc(out, func(a, b Link) int { return strings.Compare(a.Addr, b.Addr) })

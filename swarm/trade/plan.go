@@ -73,7 +73,8 @@ type peer struct {
 	asked   map[piece.Index]*ask
 	bytes   int64 // asked and not received
 
-	heard time.Time // when data came last
+	came  time.Time // when data came last; zero for never
+	heard time.Time // the same, or when its time began anew
 	since time.Time
 	fresh int64   // bytes since then
 	rate  float64 // bytes a second
@@ -215,7 +216,7 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	}
 	a.got += n
 	q.bytes -= n
-	q.heard = p.now
+	q.came, q.heard = p.now, p.now
 	q.measure(n, p.now)
 	if a.got < p.cfg.Layout.Size(i) {
 		return true, false
