@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -33,7 +34,7 @@ func TestPackage(t *testing.T) {
 		}
 		return string(out)
 	}
-	run("make", "packages")
+	packages(t)
 	for kind, magic := range map[string]string{"deb": "!<arch>\n", "rpm": "\xed\xab\xee\xdb"} {
 		files, _ := filepath.Glob(filepath.Join(root, "bin", "*."+kind))
 		if len(files) != 1 {
@@ -52,6 +53,23 @@ func TestPackage(t *testing.T) {
 		}
 	}
 }
+
+// packages are the built packages: one .deb and one .rpm.
+func packages(t *testing.T) []string {
+	t.Helper()
+	files, err := makePackages()
+	must(t, err)
+	return files
+}
+
+var makePackages = sync.OnceValues(func() ([]string, error) {
+	cmd := exec.Command("make", "packages")
+	cmd.Dir = moduleRoot
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make packages: %w\n%s", err, out)
+	}
+	return filepath.Glob(filepath.Join(moduleRoot, "bin/dcfs?*.[dr][ep][bm]"))
+})
 
 // TestSampleConfig: every line of the sample, taken into force, is understood.
 func TestSampleConfig(t *testing.T) {

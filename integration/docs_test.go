@@ -1,0 +1,170 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"dcfs/integration/lab"
+)
+
+// page is a Markdown file of the repository.
+type page struct {
+	name   string // from the root of the module
+	text   string
+	blocks []block
+}
+
+// block is a fenced block of a page.
+type block struct {
+	line   int // of its first line
+	lang   string
+	text   string
+	excuse string // why its commands are not run here
+}
+
+// short names the page without slashes.
+func (p page) short() string {
+	return strings.ReplaceAll(strings.TrimSuffix(p.name, ".md"), "/", "-")
+}
+
+// docPages are README.md and every page below docs/.
+func docPages(t *testing.T) (pages []page) {
+	t.Helper()
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join(moduleRoot, pattern))
+		must(t, err)
+		for _, file := range found {
+			text, err := os.ReadFile(file)
+			must(t, err)
+			name, err := filepath.Rel(moduleRoot, file)
+			must(t, err)
+			p := page{name: name, text: string(text)}
+			p.blocks = fenced(t, p)
+			pages = append(pages, p)
+		}
+	}
+	if len(pages) < 10 {
+		t.Fatalf("only %d pages", len(pages))
+	}
+	return pages
+}
+
+var excused = regexp.MustCompile(`^<!-- not run: (.+) -->$`)
+
+// fenced takes the blocks out of a page. A comment before a block says why it is
+// not run.
+func fenced(t *testing.T, p page) (blocks []block) {
+	t.Helper()
+	var b *block
+	excuse := ""
+	for n, line := range strings.Split(p.text, "\n") {
+		mark, isMark := strings.CutPrefix(line, "```")
+		switch {
+		case b == nil && isMark:
+			b = &block{line: n + 2, lang: mark, excuse: excuse}
+		case isMark:
+			blocks, b, excuse = append(blocks, *b), nil, ""
+		case b != nil:
+			b.text += line + "\n"
+		case strings.HasPrefix(line, "    dcfs ") || strings.HasPrefix(line, "    $ "):
+			t.Errorf("%s:%d: a command outside of a fenced block", p.name, n+1)
+		case excused.MatchString(line):
+			excuse = excused.FindStringSubmatch(line)[1]
+		case strings.TrimSpace(line) != "":
+			excuse = ""
+		}
+	}
+	if b != nil {
+		t.Errorf("%s:%d: a block without an end", p.name, b.line)
+	}
+	return blocks
+}
+
+// maxExcused is how many blocks of commands may not be run.
+const maxExcused = 2
+
+// TestDocs runs every command of every page, in the order of the page, as root
+// on a machine of its own: this one's system under an overlay, which a real
+// systemd boots where the page speaks to it. What a page finds there, and what
+// has to be so at its end, testdata/docs has.
+func TestDocs(t *testing.T) {
+	lab.Require(t, lab.Root, lab.FUSE, lab.Namespaces, lab.Tool("jq"), lab.Tool("curl"), lab.Tool("minisign"),
+		lab.Tool("sshd"), lab.Tool("openssl"), lab.Tool("python3"))
+	excuses := 0
+	for _, p := range docPages(t) {
+		var run []block
+		for _, b := range p.blocks {
+			switch {
+			case b.lang == "bash" || b.lang == "shell" || b.lang == "console":
+				t.Errorf("%s:%d: say sh, so that it is run", p.name, b.line)
+			case b.lang == "sh" && b.excuse == "":
+				run = append(run, b)
+			case b.lang == "sh":
+				excuses++
+				t.Logf("%s:%d is not run: %s", p.name, b.line, b.excuse)
+			}
+		}
+		if len(run) > 0 {
+			t.Run(p.short(), func(t *testing.T) { runPage(t, p, run) })
+		}
+	}
+	if excuses > maxExcused {
+		t.Errorf("%d blocks are not run, %d may be", excuses, maxExcused)
+	}
+}
+
+// runPage runs the blocks of one page.
+func runPage(t *testing.T, p page, run []block) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "machine")
+	must(t, os.Mkdir(dir, 0o755))
+	for _, b := range p.blocks {
+		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("block-%d.%s", b.line, b.lang)), []byte(b.text), 0o644))
+	}
+	root, err := filepath.Abs(moduleRoot)
+	must(t, err)
+	var script strings.Builder
+	script.WriteString("set -euo pipefail\nMODULE=/machine/module\n. $MODULE/integration/testdata/docs/prelude.sh\n")
+	own := "$MODULE/integration/testdata/docs/" + p.short() + ".sh"
+	fmt.Fprintf(&script, "mkdir /root/page && cd /root/page\n! [ -e %s ] || . %s\nprepare\n", own, own)
+	init := "bash"
+	for _, b := range run {
+		fmt.Fprintf(&script, "echo '== %s:%d'\n. /machine/block-%d.sh\n", p.name, b.line, b.line)
+		if strings.Contains(b.text, "systemctl") {
+			init = "systemd"
+		}
+	}
+	script.WriteString("echo '== check'\ncheck\necho '== done'\n")
+	must(t, os.WriteFile(filepath.Join(dir, "page.sh"), []byte(script.String()), 0o644))
+	for _, sub := range []string{"bin", "module"} {
+		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+	}
+	copyFile(t, dcfsBinary(t), filepath.Join(dir, "bin/dcfs"))
+	if init == "systemd" {
+		if _, err := os.Stat("/usr/lib/systemd/systemd"); err != nil {
+			t.Skip("systemd is not installed: the page's commands are not run")
+		}
+		for _, file := range packages(t) {
+			copyFile(t, file, filepath.Join(dir, filepath.Base(file)))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", filepath.Join(root, "integration/testdata/machine.sh"), dir, init, "bash", "/machine/page.sh")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "== done") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+}
