@@ -168,3 +168,75 @@ func runPage(t *testing.T, p page, run []block) {
 		t.Logf("%s", out)
 	}
 }
+
+// TestDocsTellOfEveryError: docs/recovery.md has every exit code and every log
+// message above INFO, and no message that there is not.
+func TestDocsTellOfEveryError(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(moduleRoot, "docs/recovery.md"))
+	must(t, err)
+	codes, err := os.ReadFile(filepath.Join(moduleRoot, "cmd/dcfs/exit.go"))
+	must(t, err)
+	found := regexp.MustCompile(`(?m)^\texit\w+ += (\d+) `).FindAllSubmatch(codes, -1)
+	if len(found) < 10 {
+		t.Fatalf("only %d exit codes", len(found))
+	}
+	for _, code := range found {
+		if c := string(code[1]); c != "0" && c != "128" && !strings.Contains(string(text), "\n### "+c+":") {
+			t.Errorf("docs/recovery.md does not tell of exit code %s", c)
+		}
+	}
+	messages := logMessages(t)
+	if len(messages) < 40 {
+		t.Fatalf("only %d log messages", len(messages))
+	}
+	for m, where := range messages {
+		if !strings.Contains(string(text), "`"+m+"`") {
+			t.Errorf("docs/recovery.md does not tell of %q (%s)", m, where)
+		}
+	}
+	_, tables, ok := strings.Cut(string(text), "\n## By log message\n")
+	if !ok {
+		t.Fatal("docs/recovery.md has no list of messages")
+	}
+	for line := range strings.Lines(tables) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || strings.Contains(cells[1], "---") || !strings.Contains(cells[1], "`") {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[1], -1) {
+			if _, ok := messages[m[1]]; !ok && !strings.Contains(cells[1], "`"+m[1]+"` (") {
+				t.Errorf("docs/recovery.md tells of %q, which nothing logs", m[1])
+			}
+		}
+	}
+}
+
+// logMessages are the texts that the program logs as warnings and errors, and
+// where.
+func logMessages(t *testing.T) map[string]string {
+	t.Helper()
+	direct := regexp.MustCompile(`[lL]og\.(?:Warn|Error)\("((?:[^"\\]|\\.)+)"`)
+	chosen := regexp.MustCompile(`what :?= "((?:[^"\\]|\\.)+)"`) // what a call of log.Warn(what, …) says
+	messages := map[string]string{}
+	for _, dir := range []string{"cmd", "swarm", "fs", "cache"} {
+		err := filepath.WalkDir(filepath.Join(moduleRoot, dir), func(path string, _ os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			found := direct.FindAllSubmatch(text, -1)
+			if strings.Contains(string(text), "log.Warn(what") {
+				found = append(found, chosen.FindAllSubmatch(text, -1)...)
+			}
+			for _, m := range found {
+				messages[string(m[1])] = path
+			}
+			return nil
+		})
+		must(t, err)
+	}
+	return messages
+}
