@@ -28,6 +28,8 @@ wants() {
 		command -v chromium|chromium fonts-dejavu-core|the status page
 		command -v sshd|openssh-server|deploy by a real ssh
 		command -v promtool|prometheus|metrics, alert rules, dashboard
+		command -v rpm && command -v cpio|rpm cpio|the .rpm
+		command -v jq && command -v curl && command -v openssl && command -v nft|jq curl openssl nftables|the commands of the pages
 		command -v cap|capistrano|the plugin of docs/plugs
 		command -v ansible-playbook|ansible-core|the module of docs/plugs
 	EOF

@@ -123,13 +123,10 @@ func TestDocs(t *testing.T) {
 // runPage runs the blocks of one page.
 func runPage(t *testing.T, p page, run []block) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "machine")
-	must(t, os.Mkdir(dir, 0o755))
+	dir := machineDir(t)
 	for _, b := range p.blocks {
 		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("block-%d.%s", b.line, b.lang)), []byte(b.text), 0o644))
 	}
-	root, err := filepath.Abs(moduleRoot)
-	must(t, err)
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\nMODULE=/machine/module\n. $MODULE/integration/testdata/docs/prelude.sh\n")
 	own := "$MODULE/integration/testdata/docs/" + p.short() + ".sh"
@@ -143,9 +140,7 @@ func runPage(t *testing.T, p page, run []block) {
 	}
 	script.WriteString("echo '== check'\ncheck\necho '== done'\n")
 	must(t, os.WriteFile(filepath.Join(dir, "page.sh"), []byte(script.String()), 0o644))
-	for _, sub := range []string{"bin", "module"} {
-		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
-	}
+	must(t, os.Mkdir(filepath.Join(dir, "bin"), 0o755))
 	copyFile(t, dcfsBinary(t), filepath.Join(dir, "bin/dcfs"))
 	if init == "systemd" {
 		if _, err := os.Stat("/usr/lib/systemd/systemd"); err != nil {
@@ -155,16 +150,33 @@ func runPage(t *testing.T, p page, run []block) {
 			copyFile(t, file, filepath.Join(dir, filepath.Base(file)))
 		}
 	}
+	onMachine(t, dir, init, "/machine/page.sh")
+}
+
+// machineDir makes the directory of a machine, on which the module is at
+// /machine/module.
+func machineDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "machine")
+	must(t, os.MkdirAll(filepath.Join(dir, "module"), 0o755))
+	return dir
+}
+
+// onMachine runs a script on a machine of its own; see testdata/machine.sh. The
+// script has to come to its last line, which says that it is done.
+func onMachine(t *testing.T, dir, init, script string) {
+	t.Helper()
+	machine, err := filepath.Abs("testdata/machine.sh")
+	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", filepath.Join(root, "integration/testdata/machine.sh"), dir, init, "bash", "/machine/page.sh")
+	cmd := exec.CommandContext(ctx, "bash", machine, dir, init, "bash", script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "== done") {
+	if err != nil || !strings.Contains(string(out), "\n== done\n") {
 		t.Errorf("%v\n%s", err, out)
-	}
-	if testing.Verbose() {
+	} else if testing.Verbose() {
 		t.Logf("%s", out)
 	}
 }

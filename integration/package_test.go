@@ -17,7 +17,7 @@ import (
 
 // TestPackage builds the packages, installs the .deb on this machine's system
 // under an overlay, runs an origin and a mount as the units would, and purges.
-// That the units are not started by a real systemd is what it cannot show.
+// TestPackagesUnderSystemd has what only a real systemd shows.
 func TestPackage(t *testing.T) {
 	lab.Require(t, lab.Root, lab.FUSE, lab.Namespaces, lab.Tool("make"), lab.Tool("dpkg"), lab.Tool("setpriv"))
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
@@ -52,6 +52,20 @@ func TestPackage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPackagesUnderSystemd: an in-place copy by the packaged unit, an upgrade of the
+// .deb while a mount is used, and the life of the .rpm, with a real systemd.
+func TestPackagesUnderSystemd(t *testing.T) {
+	lab.Require(t, lab.Root, lab.FUSE, lab.Namespaces, lab.Tool("make"), lab.Tool("dpkg-deb"), lab.Tool("jq"), lab.Tool("rpm"), lab.Tool("cpio"))
+	if _, err := os.Stat("/usr/lib/systemd/systemd"); err != nil {
+		t.Skip("systemd is not installed: nothing is known of upgrades")
+	}
+	dir := machineDir(t)
+	for _, file := range packages(t) {
+		copyFile(t, file, filepath.Join(dir, filepath.Base(file)))
+	}
+	onMachine(t, dir, "systemd", "/machine/module/integration/testdata/upgrade.sh")
 }
 
 // packages are the built packages: one .deb and one .rpm.

@@ -5,5 +5,6 @@ case "$1" in
 upgrade | 1) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
-	systemctl --no-reload disable --now dcfs-origin.service 'dcfs-mount@*.service' || true
+	systemctl stop dcfs-origin.service 'dcfs-mount@*.service' || true
+	systemctl -q --no-reload disable dcfs-origin.service dcfs-mount@.service || true # all of its instances
 fi
