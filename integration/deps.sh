@@ -30,6 +30,7 @@ wants() {
 		command -v promtool|prometheus|metrics, alert rules, dashboard
 		command -v rpm && command -v cpio|rpm cpio|the .rpm
 		command -v jq && command -v curl && command -v openssl && command -v nft|jq curl openssl nftables|the commands of the pages
+		/usr/bin/python3 -c 'import hcl, yaml'|python3-pyhcl python3-yaml|the recipes of docs/plugs.md
 		command -v cap|capistrano|the plugin of docs/plugs
 		command -v ansible-playbook|ansible-core|the module of docs/plugs
 	EOF

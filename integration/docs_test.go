@@ -1,12 +1,15 @@
 package integration
 
 import (
+	"cmp"
 	"context"
+	"encoding/xml"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,4 +254,98 @@ func logMessages(t *testing.T) map[string]string {
 		must(t, err)
 	}
 	return messages
+}
+
+// TestDocsNames: the commands and flags that pages name are those of the program,
+// and their links lead somewhere.
+func TestDocsNames(t *testing.T) {
+	flags := programFlags(t)
+	code := regexp.MustCompile("(?s)```.*?```|`[^`]+`")
+	word := regexp.MustCompile(`(^|[\s"'\x60=\[(])(--[a-z][a-z-]+)`)
+	command := regexp.MustCompile("(?:^|`|\\n)dcfs ([a-z]+)")
+	for _, p := range docPages(t) {
+		for _, span := range code.FindAllString(p.text, -1) {
+			if m := command.FindStringSubmatch(span); m != nil && flags[m[1]] == nil {
+				t.Errorf("%s: there is no dcfs %s: %s", p.name, m[1], span)
+			}
+			for _, m := range word.FindAllStringSubmatch(span, -1) {
+				if !knownFlag(flags, m[2]) && !foreignFlags[m[2]] {
+					t.Errorf("%s: no command has the flag %s: %s", p.name, m[2], span)
+				}
+			}
+		}
+		checkLinks(t, p)
+	}
+}
+
+// foreignFlags are flags of other programs that pages name.
+var foreignFlags = map[string]bool{
+	"--line-buffered": true, "--now": true, "--reinstall": true, "--sparse": true,
+}
+
+func knownFlag(flags map[string]map[string]bool, name string) bool {
+	for _, of := range flags {
+		if of[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// programFlags are the flags of each command, by its help.
+func programFlags(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	help := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), dcfsBinary(t), append(args, "--help")...).Output()
+		must(t, err)
+		return string(out)
+	}
+	_, list, _ := strings.Cut(help(), "COMMANDS:")
+	flags := map[string]map[string]bool{"help": {}}
+	for _, m := range regexp.MustCompile(`(?m)^   ([a-z]+)(?:, [a-z]+)?  `).FindAllStringSubmatch(list, -1) {
+		flags[m[1]] = map[string]bool{"--version": true, "--help": true}
+		for _, f := range regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`).FindAllStringSubmatch(help(m[1]), -1) {
+			flags[m[1]][f[1]] = true
+		}
+	}
+	if len(flags) < 15 || !flags["mount"]["--linger"] {
+		t.Fatalf("the help is not understood: %v", flags)
+	}
+	return flags
+}
+
+// checkLinks looks for what the links of a page lead to: files, and headings.
+func checkLinks(t *testing.T, p page) {
+	t.Helper()
+	fences := regexp.MustCompile("(?s)```.*?```")
+	for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(fences.ReplaceAllString(p.text, ""), -1) {
+		target, anchor, _ := strings.Cut(m[1], "#")
+		if strings.Contains(target, "://") {
+			continue
+		}
+		file, text := filepath.Join(moduleRoot, filepath.Dir(p.name), target), p.text
+		if target != "" {
+			b, err := os.ReadFile(file)
+			if info, e := os.Stat(file); err != nil && (e != nil || !info.IsDir()) {
+				t.Errorf("%s: the link to %s leads nowhere", p.name, m[1])
+				continue
+			}
+			text = string(b)
+			if strings.HasSuffix(target, ".svg") {
+				must(t, xml.Unmarshal(b, new(struct{})))
+			}
+		}
+		if anchor != "" && !slices.Contains(headings(fences.ReplaceAllString(text, "")), anchor) {
+			t.Errorf("%s: %s has no heading for the link to %s", p.name, cmp.Or(target, "it"), m[1])
+		}
+	}
+}
+
+// headings are the anchors that a page's headings have.
+func headings(text string) (all []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
+		kept := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		all = append(all, strings.ReplaceAll(kept, " ", "-"))
+	}
+	return all
 }

@@ -279,3 +279,27 @@ func (c *capistrano) on(name string) {
 		}
 	}
 }
+
+// TestRecipes: the recipes for Nomad and Kubernetes parse, fit together, and their
+// command lines do what the page says. That either of the two runs them is what
+// nothing here shows.
+func TestRecipes(t *testing.T) {
+	lab.Require(t, lab.Root, lab.FUSE, lab.Namespaces, lab.Tool("jq"), lab.Tool("curl"), lab.Tool("openssl"),
+		lab.Works("python3-pyhcl and python3-yaml", "/usr/bin/python3", "-c", "import hcl, yaml"))
+	dir := machineDir(t)
+	must(t, os.Mkdir(filepath.Join(dir, "bin"), 0o755))
+	copyFile(t, dcfsBinary(t), filepath.Join(dir, "bin/dcfs"))
+	for _, p := range docPages(t) {
+		if p.name != "docs/plugs.md" {
+			continue
+		}
+		for _, b := range p.blocks {
+			name := fmt.Sprintf("block-%d.%s", b.line, b.lang)
+			if b.lang == "yaml" && strings.Contains(b.text, "kind: DaemonSet") {
+				name = "kubernetes.yaml"
+			}
+			must(t, os.WriteFile(filepath.Join(dir, name), []byte(b.text), 0o644))
+		}
+	}
+	onMachine(t, dir, "bash", "/machine/module/integration/testdata/recipes.sh")
+}
