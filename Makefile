@@ -87,6 +87,7 @@ bench-swarm: build ## a swarm on shaped links beside other programs; SWARM='-cas
 soak: deps ## what needs many rounds: kills of a live swarm (SOAK=300), handovers under use, and a quarter as many other ends (HANDOVERS=200), kills of a serving process (KILLS=200)
 	SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 6h -run '^TestSoak$$' ./integration
 	$(GO) test -count=1 -timeout 60m -v -run '^(TestHandovers|TestAtEnd.*)$$' ./integration -handovers $(HANDOVERS) | grep -v '^=== '
+	DCFS_SOAK_FAULTS=1 $(GO) test -count=1 -timeout 60m -v -run '^TestDeployFaults$$' ./integration | grep -v '^=== '
 	DCFS_SOAK_KILLS=$(KILLS) $(GO) test -count=1 -timeout 60m -v -run '^TestSurvive$$' ./integration
 
 screenshots: deps ## the pictures of docs/pictures, from a real swarm in a real browser

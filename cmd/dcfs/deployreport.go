@@ -71,6 +71,9 @@ func deployTimes(text *strings.Builder, r fleet.Report) {
 	if r.Swapped.Max > 0 {
 		fmt.Fprintf(text, "\nswapped after %.1f s (p50), %.1f s (p99), %.1f s (max)", r.Swapped.P50, r.Swapped.P99, r.Swapped.Max)
 	}
+	if r.Back > 0 {
+		fmt.Fprintf(text, "\nwent back within %.1f s", r.Back)
+	}
 	if r.Copies != nil {
 		fmt.Fprintf(text, "\nthe origin has sent %.2f copies", *r.Copies)
 	} else {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
@@ -108,6 +109,13 @@ func foreground(c *cli.Context, cfg agent.Config, parent *detach.Reporter, show 
 }
 
 func background(c *cli.Context, cfg agent.Config, stage control.State, show *progress) error {
+	if s, ok := joinLive(c, cfg, stage, show); ok {
+		show.close()
+		return lifeResult(c, s, "")
+	}
+	if c.Context.Err() != nil {
+		return context.Cause(c.Context)
+	}
 	child, err := detach.Start(os.Args, detach.LogPath(cfg.State, cfg.Release, time.Now()))
 	if err != nil {
 		return err

@@ -87,6 +87,13 @@ func (h *Host) Listen(network, addr string) (net.Listener, error) {
 	return ln, err
 }
 
+// Namespace is the name of the host's network namespace, and Port that of the
+// bridge's end of its link, in the namespace Lab.Hub: for scripts that cut hosts off.
+func (h *Host) Namespace() string { return h.namespace }
+
+// Port is explained at Namespace.
+func (h *Host) Port() string { return h.port }
+
 // Client speaks HTTP from inside the host. It keeps no connection, so that it
 // holds nothing in the host between two requests.
 func (h *Host) Client() *http.Client {

@@ -143,3 +143,6 @@ func ip(commands ...string) error {
 	}
 	return nil
 }
+
+// Hub is the name of the namespace that holds the bridge.
+func (l *Lab) Hub() string { return l.hub }

@@ -86,6 +86,7 @@ type deployment struct {
 	cfg   Config
 	epoch int64
 	start time.Time
+	back  float64 // seconds that taking the swaps back took
 
 	mu    sync.Mutex
 	hosts []Host
@@ -114,7 +115,9 @@ func (d *deployment) run(ctx context.Context) error {
 		return nil
 	}
 	// Whoever wants an end gets one, and not half a fleet on each release.
+	start := time.Now()
 	d.takeBack(context.WithoutCancel(ctx))
+	d.back = time.Since(start).Seconds()
 	return err
 }
 

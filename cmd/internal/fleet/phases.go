@@ -184,4 +184,14 @@ func (d *deployment) takeBack(ctx context.Context) {
 			})
 		})
 	}
+	d.each(inState(Unknown), func(i int) { d.lookWhere(ctx, i) })
+}
+
+// lookWhere asks a host that did not go back where its link leads. That is where it
+// is, and not where it will be: an order may still be under way to it.
+func (d *deployment) lookWhere(ctx context.Context, i int) {
+	var s standing
+	if d.ask(ctx, d.cfg.Hosts[i], d.cfg.askLine(), &s) == nil {
+		d.set(i, func(h *Host) { h.Target = s.Target })
+	}
 }

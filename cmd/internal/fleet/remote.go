@@ -136,7 +136,8 @@ func (c Config) askLine() string {
 func (c Config) fetchLine() string {
 	words := append([]string{c.Dcfs, "mount", c.Version, c.mountpoint(), "--dest", c.copyDir(),
 		"--detach-after", "materialised", "--json"}, c.Flags...)
-	return quote("mkdir", "-p", c.mountpoint()) + " && exec " + quote(words...)
+	// Where a killed process left its mount mkdir fails, and dcfs puts it right.
+	return quote("mkdir", "-p", c.mountpoint()) + "; exec " + quote(words...)
 }
 
 func (c Config) statusLine() string { return quote(c.Dcfs, "status", "--json") }

@@ -71,15 +71,16 @@ type Times struct {
 
 // Report is a deployment at one moment, and at its end.
 type Report struct {
-	Outcome  string `json:"outcome"` // "deployed", "failed"; "running" before the end
-	Version  string `json:"version"`
-	Infohash string `json:"infohash"`
-	Epoch    int64  `json:"epoch"`
-	Quorum   int    `json:"quorum"`
-	Hosts    []Host `json:"hosts"`
-	Ready    Times  `json:"ready"`
-	Swapped  Times  `json:"swapped"`
-	Counts   Counts `json:"counts"`
+	Outcome  string  `json:"outcome"` // "deployed", "failed"; "running" before the end
+	Version  string  `json:"version"`
+	Infohash string  `json:"infohash"`
+	Epoch    int64   `json:"epoch"`
+	Quorum   int     `json:"quorum"`
+	Hosts    []Host  `json:"hosts"`
+	Ready    Times   `json:"ready"`
+	Swapped  Times   `json:"swapped"`
+	Back     float64 `json:"back_seconds,omitempty"` // how long it took to take the swaps back
+	Counts   Counts  `json:"counts"`
 
 	Bound  Bound    `json:"bound"`         // on the time until the last host is ready
 	Copies *float64 `json:"origin_copies"` // how often the origin sent the release meanwhile; null: not known
@@ -93,6 +94,7 @@ func (d *deployment) report(err error) Report {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.reportLocked()
+	r.Back = d.back
 	r.Bound = boundOf(d.cfg.Bytes, d.fetchers(), d.cfg.Rates)
 	r.Slow = append([]Slow{}, slow(r.Hosts, r.Ready.P50)...)
 	r.Outcome = "deployed"
