@@ -10,7 +10,10 @@ import (
 	"dcfs/cmd/internal/control"
 )
 
-const joinEvery = 100 * time.Millisecond
+const (
+	joinEvery = 100 * time.Millisecond
+	joinTime  = time.Second // for a process to answer
+)
 
 // joinLive follows a process that mounts this very release at this mountpoint, for
 // this copy, already: that of a caller who was cut off from it. It reports whether
@@ -44,7 +47,7 @@ func joinLive(c *cli.Context, cfg agent.Config, stage control.State, show *progr
 
 // liveMount is the process that works for the same mountpoint, copy and version.
 func liveMount(ctx context.Context, cfg agent.Config) (control.Status, bool) {
-	all, _ := control.Collect(ctx, cfg.RunDir, whyTimeout) // who does not answer is none to follow
+	all, _ := control.Collect(ctx, cfg.RunDir, joinTime) // who does not answer is none to follow
 	for _, s := range all {
 		if s.Mountpoint == cfg.Mountpoint && s.Dest == cfg.Dest && s.Version == cfg.Release && s.State != control.Failed {
 			return s, true

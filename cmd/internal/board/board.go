@@ -81,7 +81,8 @@ type Board struct {
 
 	view   sync.Mutex // one snapshot is made at a time
 	last   *snapshot
-	posted chan struct{} // slots for reports that are being read
+	stock  map[string]map[string]string // clients by info-hash and address; see regard
+	posted chan struct{}                // slots for reports that are being read
 }
 
 // meter turns a counter into a rate.
@@ -115,7 +116,7 @@ func New(cfg Config) *Board {
 	}
 	return &Board{
 		cfg: cfg, started: cfg.Now(), hosts: make(map[hostKey]*entry), perAddr: make(map[netip.Addr]int),
-		sent: make(map[string]meter), posted: make(chan struct{}, maxPosted),
+		sent: make(map[string]meter), stock: make(map[string]map[string]string), posted: make(chan struct{}, maxPosted),
 	}
 }
 

@@ -140,6 +140,59 @@ func TestOthers(t *testing.T) {
 	}
 }
 
+// TestSharedInfohash: two versions with one info-hash are one swarm, whose hosts
+// count once.
+func TestSharedInfohash(t *testing.T) {
+	b := newBench(nil)
+	other := b.items[0]
+	other.Version = "other/1"
+	b.items = append(b.items, other)
+	b.tell(t, 1, 10, control.Lingering)
+	b.tell(t, 2, 5, control.Mounted)
+	b.peers = map[string][]Other{hash: {{Addr: netip.MustParseAddrPort("10.0.0.9:51413"), Client: "TR4060", Have: 500}}}
+	s := b.look()
+	if o := s.overview; o.Hosts != 3 || o.Whole != 1 || o.Total != 2 {
+		t.Errorf("%+v", o.Sums)
+	}
+	for _, v := range []string{"app/1", "other/1"} {
+		if c := s.releases[v]; len(c.hosts) != 3 || c.release.Hosts != 3 {
+			t.Errorf("%s: %+v", v, c.release.Sums)
+		}
+	}
+}
+
+// TestStockClients: nobody reports for them, and they come and leave all the same;
+// a dcfs host that only has not reported yet, or does not want to, is none of them.
+func TestStockClients(t *testing.T) {
+	b := newBench(nil)
+	at := func(client string) Other {
+		return Other{Addr: netip.MustParseAddrPort("10.0.0.9:51413"), Client: client}
+	}
+	look := func(now ...Other) string {
+		b.now = b.now.Add(2 * time.Second)
+		b.peers = map[string][]Other{hash: now}
+		return strings.Join(func() []string { b.look(); return b.kinds() }(), ", ")
+	}
+	for _, step := range []struct {
+		now  []Other
+		want string
+	}{
+		{[]Other{at("dcfs/1")}, ""},
+		{[]Other{at("aria2/1.36.0")}, "came 10.0.0.9:51413 0"},
+		{[]Other{at("")}, "came 10.0.0.9:51413 0"}, // known to the tracker only
+		{nil, "came 10.0.0.9:51413 0, left 10.0.0.9:51413 0"},
+		{[]Other{at("aria2/1.36.0")}, "came 10.0.0.9:51413 0, left 10.0.0.9:51413 0, came 10.0.0.9:51413 0"},
+	} {
+		if got := look(step.now...); got != step.want {
+			t.Errorf("%+v: %q, want %q", step.now, got, step.want)
+		}
+	}
+	b.items = nil
+	if b.now = b.now.Add(2 * time.Second); len(b.look().releases)+len(b.stock) != 0 {
+		t.Errorf("a release that is gone is remembered: %v", b.stock)
+	}
+}
+
 // TestBounds: nobody gets more room than there is, speaks too often, or makes
 // a host of nonsense.
 func TestBounds(t *testing.T) {

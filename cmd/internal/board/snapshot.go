@@ -74,21 +74,30 @@ func (b *Board) compile(now time.Time) *snapshot {
 	if b.cfg.Others != nil {
 		silent = b.cfg.Others()
 	}
+	maps.DeleteFunc(b.stock, func(infohash string, _ map[string]string) bool {
+		return !slices.ContainsFunc(items, func(it Item) bool { return it.Infohash == infohash })
+	})
 	s := &snapshot{releases: make(map[string]*compiled)}
 	s.overview = Overview{
 		Schema: Schema, Kind: b.cfg.Kind, Name: b.cfg.Name, Program: b.cfg.Program, Started: b.started, Now: now,
-		Sums: Sums{States: map[string]int{}}, Releases: []Release{}, Total: len(items), Events: b.events.newest(),
+		Sums: Sums{States: map[string]int{}}, Releases: []Release{}, Total: len(items),
 	}
+	counted := make(map[string]bool, len(items))
 	for _, it := range items {
-		hosts := byRelease[it.Infohash]
+		hosts := slices.Clone(byRelease[it.Infohash]) // versions may share an info-hash
 		hosts = append(hosts, others(silent[it.Infohash], hosts, it.Base, now)...)
 		c := compileRelease(it, hosts, rates[it.Infohash])
 		s.releases[it.Version] = c
-		s.overview.add(&c.release.Sums)
+		if !counted[it.Infohash] { // it is one swarm, whatever its names
+			counted[it.Infohash] = true
+			s.overview.add(&c.release.Sums)
+			b.regard(it, hosts, now)
+		}
 		brief := c.release
 		brief.Cells, brief.Mine = nil, nil
 		s.overview.Releases = append(s.overview.Releases, brief)
 	}
+	s.overview.Events = b.events.newest()
 	slices.SortFunc(s.overview.Releases, func(a, b Release) int {
 		return cmp.Or(compareBool(b.Hosts > 0, a.Hosts > 0), b.Created.Compare(a.Created), cmp.Compare(a.Version, b.Version))
 	})
