@@ -231,7 +231,7 @@ func TestDocsTellOfEveryError(t *testing.T) {
 func logMessages(t *testing.T) map[string]string {
 	t.Helper()
 	direct := regexp.MustCompile(`[lL]og\.(?:Warn|Error)\("((?:[^"\\]|\\.)+)"`)
-	chosen := regexp.MustCompile(`what :?= "((?:[^"\\]|\\.)+)"`) // what a call of log.Warn(what, …) says
+	named := regexp.MustCompile(`[lL]og\.(?:Warn|Error)\((\w+),`) // by a constant or a variable
 	messages := map[string]string{}
 	for _, dir := range []string{"cmd", "swarm", "fs", "cache"} {
 		err := filepath.WalkDir(filepath.Join(moduleRoot, dir), func(path string, _ os.DirEntry, err error) error {
@@ -243,8 +243,9 @@ func logMessages(t *testing.T) map[string]string {
 				return err
 			}
 			found := direct.FindAllSubmatch(text, -1)
-			if strings.Contains(string(text), "log.Warn(what") {
-				found = append(found, chosen.FindAllSubmatch(text, -1)...)
+			for _, m := range named.FindAllSubmatch(text, -1) {
+				is := regexp.MustCompile(`\b` + string(m[1]) + ` *:?= "((?:[^"\\]|\\.)+)"`)
+				found = append(found, is.FindAllSubmatch(text, -1)...)
 			}
 			for _, m := range found {
 				messages[string(m[1])] = path
