@@ -47,6 +47,7 @@ run() {
 	cd "$dir" && exec env DCFS_STATE="$dir/state" DCFS_RUN="$dir/run" DCFS_TRUSTED="$dir/trusted.d" $enter bash -c "${line//HOST/${dir#/}}"
 }
 start() { (run) & pid=$!; }
+start_apart() { (run) >/dev/null 2>&1 & pid=$!; } # goes on when the connection is lost
 finish() { wait $pid; exit $?; }
 filling() { until compgen -G "$dir/releases/.v*.dcfs" >/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done; }
 kill_all() { ip netns pids "$ns" | xargs -r kill -9 2>/dev/null; }

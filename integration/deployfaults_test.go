@@ -47,7 +47,7 @@ var deployFaults = []fault{
 	// It is waited for: pieces come.
 	{step: "fetch", name: "wait, kill", do: "start; filling; kill_all; finish"},
 	{step: "fetch", name: "wait, coordinator", do: "start; filling; kill_coordinator; finish", dies: true},
-	{step: "fetch", name: "wait, partition", do: "start; filling; cut; lost"},
+	{step: "fetch", name: "wait, partition", do: "start_apart; filling; cut; lost"},
 	{step: "fetch", name: "wait, disk full", do: "start; filling; fill_disk; finish"},
 	{step: "fetch", name: "wait, wrong key", do: "start; filling; untrust; finish", deployed: true}, // it was believed already
 	{step: "swap", name: "swap, kill", do: "start; kill -9 $pid; kill_all; finish", other: "start; sleep 0.01; kill_all; finish"},

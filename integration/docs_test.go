@@ -99,7 +99,8 @@ const maxExcused = 2
 // has to be so at its end, testdata/docs has.
 func TestDocs(t *testing.T) {
 	lab.Require(t, lab.Root, lab.FUSE, lab.Namespaces, lab.Tool("jq"), lab.Tool("curl"), lab.Tool("minisign"),
-		lab.Tool("sshd"), lab.Tool("openssl"), lab.Tool("python3"))
+		lab.Tool("sshd"), lab.Tool("openssl"), lab.Tool("python3"), lab.Tool("make"), lab.Tool("nft"))
+	packages(t) // before the pages build the same, each for itself and with an empty cache
 	excuses := 0
 	for _, p := range docPages(t) {
 		var run []block
