@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -78,15 +79,17 @@ type sshReport struct {
 		Hosts   int     `json:"hosts"`
 		Unknown string  `json:"unknown"`
 	} `json:"bound"`
-	Slow []struct {
-		Host  string `json:"host"`
-		Ready bool   `json:"ready"`
-		Held  []struct {
-			Kind string `json:"kind"`
-			MS   int64  `json:"ms"`
-		} `json:"held"`
-		Now string `json:"now"`
-	} `json:"slow"`
+	Slow []slowHost `json:"slow"`
+}
+
+type slowHost struct {
+	Host  string `json:"host"`
+	Ready bool   `json:"ready"`
+	Held  []struct {
+		Kind string `json:"kind"`
+		MS   int64  `json:"ms"`
+	} `json:"held"`
+	Now string `json:"now"`
 }
 
 // TestDeploySSH deploys through a real ssh and a real sshd on each host; one
@@ -131,7 +134,14 @@ func TestDeploySSH(t *testing.T) {
 		r.Copies == nil || *r.Copies < 0.9 || *r.Copies > 3.5 {
 		t.Errorf("%+v\n%v", r, got)
 	}
-	if len(r.Slow) != 1 || r.Slow[0].Host != "root@"+slow.Addr || !r.Slow[0].Ready || len(r.Slow[0].Held) == 0 || r.Slow[0].Held[0].MS < 500 {
+	// On a busy machine the others may be hardly faster: then nobody is slow.
+	at := slices.IndexFunc(r.Slow, func(s slowHost) bool { return s.Host == "root@"+slow.Addr })
+	switch apart := r.Ready.Max > max(1.5*r.Ready.P50, r.Ready.P50+1); {
+	case at < 0 && apart:
+		t.Errorf("the slow host is not named: %+v\n%v", r.Slow, got)
+	case at < 0:
+		t.Logf("all were slow: %+v", r.Ready)
+	case !r.Slow[at].Ready || len(r.Slow[at].Held) == 0 || r.Slow[at].Held[0].MS < 500:
 		t.Errorf("slow: %+v\n%v", r.Slow, got)
 	}
 	for _, n := range nodes {
