@@ -107,7 +107,7 @@ func TestTraderThatReads(t *testing.T) {
 // also who has the piece that is hidden from the library.
 func TestTraderIsNamed(t *testing.T) {
 	rel := newRelease(t, 4<<20, 64<<10)
-	seed := newHost(t, rel, true, NodeConfig{Trade: true, UpRate: 64 << 10}).joinPeers()
+	seed := newHost(t, rel, true, NodeConfig{Trade: true, Gate: rated(64<<10, 0)}).joinPeers()
 	h := newHost(t, rel, false, NodeConfig{Trade: true}).joinPeers(seed)
 	last := piece.Index(rel.layout.Count() - 1)
 	var link Link
