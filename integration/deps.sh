@@ -18,6 +18,9 @@ wants() {
 		command -v aria2c|aria2|interoperability
 		command -v mktorrent|mktorrent|comparing the speed of publish
 		/usr/bin/python3 -c 'import libtorrent'|python3-libtorrent|interoperability
+		command -v transmission-cli|transmission-cli|interoperability
+		command -v opentracker|libowfat0 opentracker|interoperability
+		command -v nginx|nginx|interoperability
 		command -v udp-sender|udpcast|make bench-swarm
 		command -v setfattr|attr|extended attributes
 		command -v setcap|libcap2-bin|file capabilities
@@ -42,14 +45,34 @@ missing() {
 	done < <(wants)
 }
 
-# Of Prometheus only promtool is wanted: the package itself starts a service.
-promtool_only() {
+# Of these packages only a program is wanted: they would start a service.
+program() {
+	case $1 in
+	prometheus) echo usr/bin/promtool ;;
+	opentracker) echo usr/bin/opentracker ;;
+	nginx) echo usr/sbin/nginx ;;
+	esac
+}
+
+program_only() {
 	local dir
 	dir=$(mktemp -d)
 	chmod 0755 "$dir"
-	(cd "$dir" && timeout 120 "${apt[@]}" download prometheus && dpkg-deb -x prometheus_*.deb . &&
-		install -m 0755 usr/bin/promtool /usr/local/bin/promtool)
+	(cd "$dir" && timeout 120 "${apt[@]}" download "$1" && dpkg-deb -x "$1"_*.deb . &&
+		install -m 0755 "$(program "$1")" /usr/local/bin/)
 	rm -rf "$dir"
+}
+
+install_all() {
+	local package whole=()
+	for package in "$@"; do
+		[ -n "$(program "$package")" ] || whole+=("$package")
+	done
+	timeout 120 "${apt[@]}" update || return 1
+	[ ${#whole[@]} = 0 ] || timeout 300 "${apt[@]}" install -y --no-install-recommends "${whole[@]}" || return 1
+	for package in "$@"; do
+		[ -z "$(program "$package")" ] || program_only "$package" || return 1
+	done
 }
 
 packages=$(missing)
@@ -60,8 +83,7 @@ if [ -n "$packages" ]; then
 		apt=(apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120)
 		log=$(mktemp)
 		# shellcheck disable=SC2086 # one word for each package
-		if ! { timeout 120 "${apt[@]}" update && timeout 300 "${apt[@]}" install -y --no-install-recommends ${packages//prometheus /} &&
-			case $packages in *prometheus*) promtool_only ;; esac; } </dev/null >"$log" 2>&1; then
+		if ! install_all $packages </dev/null >"$log" 2>&1; then
 			echo "deps: apt-get failed:"
 			tail -n 5 "$log"
 		fi

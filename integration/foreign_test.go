@@ -30,6 +30,8 @@ type foreignClient struct {
 	name string
 	need lab.Need
 	args func(t *testing.T, h *lab.Host, label, torrent, dir string, peers []string) []string
+
+	omits []string // what it does not make, below the release's directory
 }
 
 // foreignSeed is a running foreign client.
@@ -99,6 +101,25 @@ var libtorrent = foreignClient{
 		must(t, err)
 		return append([]string{"/usr/bin/python3", script, torrent, dir, h.Addr + ":" + foreignPort, doneFile(h, label)}, peers...)
 	},
+}
+
+var transmission = foreignClient{
+	name: "transmission",
+	need: lab.Tool("transmission-cli"),
+	args: func(t *testing.T, h *lab.Host, label, torrent, dir string, peers []string) []string {
+		hook := filepath.Join(h.Dir, label+".hook")
+		must(t, os.WriteFile(hook, []byte("#!/bin/sh\n: > '"+doneFile(h, label)+"'\n"), 0o755))
+		if len(peers) > 0 { // it knows no other way to be told of one
+			torrent = withAnnounce(t, torrent, fixedTracker(t, h, peers))
+		}
+		config := filepath.Join(h.Dir, label+".transmission")
+		must(t, os.MkdirAll(config, 0o755))
+		must(t, os.WriteFile(filepath.Join(config, "settings.json"), fmt.Appendf(nil, `{"bind-address-ipv4": %q,
+			"utp-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "rpc-enabled": false}`, h.Addr), 0o644))
+		return []string{"transmission-cli", "--config-dir", config, "--no-portmap", "--port", foreignPort,
+			"--encryption-tolerated", "--no-uplimit", "--no-downlimit", "--download-dir", dir, "--verify", "--finish", hook, torrent}
+	},
+	omits: []string{"/empty"},
 }
 
 // fixedTracker runs a tracker in the host that knows just these peers, for

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -34,13 +35,25 @@ const (
 	measureWeight = 0.3 // of the newest measurement
 )
 
+// Transmission looks at requests twice a second and then answers all that it has.
+// Behind a batch as short as above it idles for most of the time, and the shorter
+// the batch, the lower the rate, the shorter the next one. So a client of another
+// make that pauses is asked for twice as much at a time until the sending takes
+// pulseShare times as long as the pause.
+const (
+	pulsePause    = 100 * time.Millisecond
+	pulseShare    = 3
+	pulseRequests = 512
+)
+
 // depth keeps the number of requests outstanding at each peer in proportion to
 // the rate at which that peer sends.
 type depth struct {
 	mu     sync.Mutex
 	peers  map[*torrent.Peer]*meter
-	read   time.Time // when a piece was demanded last
-	stream time.Time // when one was wanted last behind what is read in order
+	stock  map[*torrent.Peer]int // clients of other makes: the requests that each can keep
+	read   time.Time             // when a piece was demanded last
+	stream time.Time             // when one was wanted last behind what is read in order
 }
 
 // meter measures one peer while it has requests.
@@ -49,18 +62,24 @@ type meter struct {
 	busy  time.Duration // for which it had requests, before began
 	rate  float64       // bytes per second
 
-	out   int           // requests that it has
-	began time.Time     // when it was given the first of them
-	first bool          // nothing of the batch has come yet
-	pause time.Duration // from the first request of a batch to the first of its blocks, without the sending of that
+	out    int           // requests that it has
+	asked  int           // requests of this batch
+	pulse  int           // requests that a batch needs lest the peer idles; 0 if it does not pause
+	waited time.Duration // from the first request of this batch to the first of its blocks
+	began  time.Time     // when it was given the first of them
+	first  bool          // nothing of the batch has come yet
+	pause  time.Duration // from the first request of a batch to the first of its blocks, without the sending of that
 }
 
-func newDepth() *depth { return &depth{peers: make(map[*torrent.Peer]*meter)} }
+func newDepth() *depth {
+	return &depth{peers: make(map[*torrent.Peer]*meter), stock: make(map[*torrent.Peer]int)}
+}
 
 // install hooks the depth into the library. Its callbacks hold the client's
 // lock, under which PeerMaxRequests is read.
 func (d *depth) install(c *torrent.Callbacks) {
-	c.ReadExtendedHandshake = func(_ *torrent.PeerConn, m *pp.ExtendedHandshakeMessage) {
+	c.ReadExtendedHandshake = func(p *torrent.PeerConn, m *pp.ExtendedHandshakeMessage) {
+		d.met(&p.Peer, m)
 		if m.Reqq <= 0 || m.Reqq > firstRequests {
 			m.Reqq = firstRequests
 		}
@@ -77,6 +96,16 @@ func (d *depth) install(c *torrent.Callbacks) {
 	c.PeerClosed = append(c.PeerClosed, d.closed)
 }
 
+// met notes who a peer is.
+func (d *depth) met(p *torrent.Peer, m *pp.ExtendedHandshakeMessage) {
+	if strings.HasPrefix(m.V, clientName("")) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stock[p] = max(min(m.Reqq, pulseRequests), firstRequests)
+}
+
 // sent notes a request.
 func (d *depth) sent(p *torrent.Peer, now time.Time) {
 	d.mu.Lock()
@@ -87,8 +116,9 @@ func (d *depth) sent(p *torrent.Peer, now time.Time) {
 		d.peers[p] = m
 	}
 	if m.out++; m.out == 1 {
-		m.began, m.first = now, true
+		m.began, m.first, m.asked = now, true, 0
 	}
+	m.asked++
 }
 
 // ended notes that a request is no longer outstanding, for whatever reason.
@@ -99,8 +129,16 @@ func (d *depth) ended(p *torrent.Peer, now time.Time) {
 	if m == nil || m.out == 0 {
 		return
 	}
-	if m.out--; m.out == 0 {
-		m.busy += now.Sub(m.began)
+	if m.out--; m.out > 0 {
+		return
+	}
+	took := now.Sub(m.began)
+	m.busy += took
+	switch {
+	case m.first || m.waited < pulsePause:
+		m.pulse = 0
+	case took-m.waited < pulseShare*m.waited:
+		m.pulse = min(2*m.asked, pulseRequests)
 	}
 }
 
@@ -117,15 +155,19 @@ func (d *depth) received(p *torrent.Peer, bytes int, now time.Time) (requests in
 	if m.rate == 0 {
 		return 0, false
 	}
-	return min(max(int(d.wanted(m, now)), minRequests), maxRequests), true
+	n := min(max(int(d.wanted(m, now)), minRequests), maxRequests)
+	return max(n, min(m.pulse, d.stock[p])), true
 }
 
 func (m *meter) received(bytes int, now time.Time) {
+	if m.first {
+		m.waited = now.Sub(m.began)
+	}
 	if m.first && m.rate > 0 {
-		m.first = false
 		pause := now.Sub(m.began) - time.Duration(float64(bytes)/m.rate*float64(time.Second))
 		m.pause += time.Duration(measureWeight * float64(max(pause, 0)-m.pause))
 	}
+	m.first = false
 	m.bytes += int64(bytes)
 	span := m.busy
 	if m.out > 0 {
@@ -183,4 +225,5 @@ func (d *depth) closed(p *torrent.Peer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.peers, p)
+	delete(d.stock, p)
 }

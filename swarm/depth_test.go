@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent"
+	pp "github.com/anacrolix/torrent/peer_protocol"
 )
 
 // feed lets a peer answer one request after the other at a rate for a while and
@@ -86,5 +87,33 @@ func TestDepthOfPagesFollowsThePause(t *testing.T) {
 	}
 	if fill := int(rate * pageQueueTime.Seconds() / requestLength); last <= fill {
 		t.Errorf("%d requests, want more than the %d of a peer that answers at once", last, fill)
+	}
+}
+
+// A stock client that answers twice a second is kept busy all the same; a dcfs
+// host that is late is not asked for more.
+func TestDepthFillsPulses(t *testing.T) {
+	const rate, wait = 10e6, 500 * time.Millisecond
+	for client, want := range map[string]int{"Transmission 3.00": 256, "dcfs/1": minRequests} {
+		d, p, now := newDepth(), &torrent.Peer{}, time.Now()
+		d.met(p, &pp.ExtendedHandshakeMessage{V: client, Reqq: 256})
+		ahead := firstRequests
+		for range 10 {
+			for range ahead {
+				d.sent(p, now)
+			}
+			now = now.Add(wait)
+			asked := ahead
+			for range asked {
+				now = now.Add(time.Duration(requestLength / rate * 1e9))
+				d.ended(p, now)
+				if n, known := d.received(p, requestLength, now); known {
+					ahead = n
+				}
+			}
+		}
+		if client[0] == 'T' && ahead != want || client[0] == 'd' && ahead > firstRequests {
+			t.Errorf("%s: %d requests, want %d", client, ahead, want)
+		}
 	}
 }
