@@ -35,7 +35,7 @@ func TestInterop(t *testing.T) {
 func interop(t *testing.T, client foreignClient) {
 	l := lab.New(t, "origin", "node", "foreign", "other", "last")
 	o := newOrigin(t, l.Host("origin"))
-	source := sampleTree(t, 60, 3, 5<<20)
+	source := sampleTree(t, 60, 4, 8<<20) // more than all queues hold
 	release := o.publish(source, "interop/1")
 	n, foreign, other := o.newNode(l.Host("node")), l.Host("foreign"), l.Host("other")
 	dest := filepath.Join(n.Releases(), "interop")

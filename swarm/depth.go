@@ -39,11 +39,14 @@ const (
 // Behind a batch as short as above it idles for most of the time, and the shorter
 // the batch, the lower the rate, the shorter the next one. So a client of another
 // make that pauses is asked for twice as much at a time until the sending takes
-// pulseShare times as long as the pause.
+// pulseShare times as long as the pause. That is less than it says that it keeps
+// (reqq, BEP 10): of 512 requests Transmission 3.00 forgets one, and the next batch
+// waits for it for ever.
 const (
 	pulsePause    = 100 * time.Millisecond
 	pulseShare    = 3
-	pulseRequests = 512
+	pulseRequests = 512 // at most
+	pulseReqq     = 0.75
 )
 
 // depth keeps the number of requests outstanding at each peer in proportion to
@@ -103,7 +106,7 @@ func (d *depth) met(p *torrent.Peer, m *pp.ExtendedHandshakeMessage) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stock[p] = max(min(m.Reqq, pulseRequests), firstRequests)
+	d.stock[p] = max(int(pulseReqq*float64(min(m.Reqq, pulseRequests))), firstRequests)
 }
 
 // sent notes a request.

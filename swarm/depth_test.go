@@ -94,7 +94,7 @@ func TestDepthOfPagesFollowsThePause(t *testing.T) {
 // host that is late is not asked for more.
 func TestDepthFillsPulses(t *testing.T) {
 	const rate, wait = 10e6, 500 * time.Millisecond
-	for client, want := range map[string]int{"Transmission 3.00": 256, "dcfs/1": minRequests} {
+	for client, want := range map[string]int{"Transmission 3.00": 192, "dcfs/1": minRequests} {
 		d, p, now := newDepth(), &torrent.Peer{}, time.Now()
 		d.met(p, &pp.ExtendedHandshakeMessage{V: client, Reqq: 256})
 		ahead := firstRequests
