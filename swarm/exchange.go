@@ -245,7 +245,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.up.Lock()
 		e.open[id] = ev.conn
 		e.up.Unlock()
-		e.plan.Join(id, ev.good)
+		e.plan.Join(id, trade.Who{Steers: ev.good})
 		e.lend.regard(s, e)
 		e.lend.settle(s, e)
 	case left:

@@ -31,7 +31,7 @@ func (w *news) gone(q *peer) {
 // add has some peers learn of piece i, which came from one: that one if it
 // steers, because it waits for that, and those whose turn it is.
 func (w *news) add(i piece.Index, from *peer) {
-	if from.steers {
+	if from.who.Steers {
 		w.of[from] = append(w.of[from], i)
 	}
 	told := 0
@@ -50,7 +50,8 @@ func (w *news) add(i piece.Index, from *peer) {
 
 // send tells them.
 func (w *news) send(p *Plan) {
-	for q, pieces := range w.of {
+	for q := range p.each() {
+		pieces := w.of[q]
 		for len(pieces) > 0 {
 			n := min(len(pieces), maxNews)
 			p.out = append(p.out, Send{q.id, Message{Kind: Have, Pieces: pieces[:n]}})

@@ -1,24 +1,30 @@
 package trade
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	"dcfs/cache/piece"
 )
 
-// Join adds a peer that has nothing yet. One that steers has everything and is
-// asked only for what it offers, until it says that it is open.
-func (p *Plan) Join(id PeerID, steers bool) {
+// Join adds a peer that has nothing yet.
+func (p *Plan) Join(id PeerID, who Who) {
 	if p.peers[id] != nil {
 		return
 	}
 	n := p.cfg.Layout.Count()
 	q := &peer{
-		id: id, has: newSet(n), offered: newSet(n), steers: steers, closed: steers,
+		id: id, who: who, near: p.rack != nil && who.Rack == p.cfg.Rack,
+		has: newSet(n), offered: newSet(n), closed: who.Steers,
 		asked: make(map[piece.Index]*ask), heard: p.now, since: p.now,
 	}
 	p.peers[id] = q
+	p.order = append(p.order, q)
 	p.news.joined(q)
+	if q.near {
+		p.rack.joined(q)
+	}
 	if p.steer != nil {
 		p.steer.joined(p, id)
 	}
@@ -44,9 +50,14 @@ func (p *Plan) Gone(id PeerID) {
 		return
 	}
 	delete(p.peers, id)
+	p.order = slices.DeleteFunc(p.order, func(r *peer) bool { return r == q })
 	p.news.gone(q)
 	for i := range q.has.both(q.has, 0) {
 		p.copies[i]--
+		p.rack.left(p, q, i)
+	}
+	if q.near {
+		p.rack.gone(q)
 	}
 	for i := range q.asked {
 		p.forget(i)
@@ -66,10 +77,19 @@ func (p *Plan) Has(id PeerID, i piece.Index) {
 	q.has.add(i)
 	q.count++
 	p.copies[i]++
+	p.rack.came(p, q, i)
 	if p.steer != nil {
 		p.steer.spread(p, q, i)
 	}
 	p.fill(q)
+}
+
+// lacks takes back what Has said.
+func (p *Plan) lacks(q *peer, i piece.Index) {
+	q.has.remove(i)
+	q.count--
+	p.copies[i]--
+	p.rack.left(p, q, i)
 }
 
 // HasAll says that a peer has every piece.
@@ -98,6 +118,7 @@ func (p *Plan) Opened(id PeerID) {
 	if q := p.peers[id]; q != nil {
 		q.closed = false
 		p.news.last = true
+		p.rack.opened(p, q)
 		p.fill(q)
 	}
 }
@@ -107,8 +128,24 @@ func (p *Plan) Fill() {
 	for i := range p.urgent {
 		p.fillUrgent(i)
 	}
-	for _, q := range p.peers {
+	for q := range p.each() {
 		p.fill(q)
+	}
+}
+
+// each yields all peers from a random one on: hosts that all begin with the same
+// one ask too much of it.
+func (p *Plan) each() iter.Seq[*peer] {
+	return func(yield func(*peer) bool) {
+		if len(p.order) == 0 {
+			return
+		}
+		start := p.rand.IntN(len(p.order))
+		for k := range p.order {
+			if !yield(p.order[(start+k)%len(p.order)]) {
+				return
+			}
+		}
 	}
 }
 
@@ -116,7 +153,7 @@ func (p *Plan) Fill() {
 // somebody reads, whatever else was asked of it.
 func (p *Plan) fillUrgent(i piece.Index) {
 	var best *peer
-	for _, q := range p.peers {
+	for _, q := range p.order {
 		if q.has.has(i) && (best == nil || q.closed != best.closed && best.closed || q.closed == best.closed && q.bytes < best.bytes) {
 			best = q
 		}
@@ -163,13 +200,10 @@ func (p *Plan) ask(q *peer, i piece.Index) {
 // choose picks what to ask of a peer: what is wanted most, then what fewest
 // have, then what comes next from where this host begins.
 func (p *Plan) choose(q *peer) (best piece.Index, ok bool) {
-	from := q.has
-	if q.closed {
-		from = q.offered
-	}
+	from, copies := p.sources(q)
 	seen := 0
 	for i := range p.need.both(from, p.cfg.Start) {
-		if !ok || p.urge[i] > p.urge[best] || p.urge[i] == p.urge[best] && p.copies[i] < p.copies[best] {
+		if !ok || p.urge[i] > p.urge[best] || p.urge[i] == p.urge[best] && copies[i] < copies[best] {
 			best, ok = i, true
 		}
 		if seen++; seen == maxScan {
@@ -179,12 +213,25 @@ func (p *Plan) choose(q *peer) (best piece.Index, ok bool) {
 	return best, ok
 }
 
+// sources is what a peer may be asked for, and of how many peers each piece could
+// come.
+func (p *Plan) sources(q *peer) (from set, copies []int32) {
+	switch {
+	case q.closed:
+		return q.offered, p.copies
+	case p.rack == nil:
+		return q.has, p.copies
+	case q.near:
+		return q.has, p.rack.copies
+	}
+	return p.rack.outside(q), p.copies
+}
+
 // Tick looks after what takes long; call it some twenty times a second.
 func (p *Plan) Tick() {
-	for i, a := range p.asked {
-		p.expire(i, a)
-	}
-	for _, q := range p.peers {
+	p.expire()
+	p.rack.tick(p)
+	for q := range p.each() {
 		p.fill(q)
 		if q.bytes == 0 && !q.closed && p.bytes < p.cfg.MaxAsked {
 			p.steal(q)
@@ -196,28 +243,40 @@ func (p *Plan) Tick() {
 	p.news.send(p)
 }
 
-// expire gives up a piece that does not come: a Cancel was not answered, or the
-// peer is silent. That one is not asked for it again, if there is another.
-func (p *Plan) expire(i piece.Index, a *ask) {
-	if a.hashing {
-		return
+// expire gives up pieces that do not come: a Cancel was not answered, or the peer
+// is silent. That one is not asked for them again, if there is another.
+func (p *Plan) expire() {
+	var late []piece.Index
+	for i, a := range p.asked {
+		if !a.hashing && (p.unanswered(a) || p.silent(a)) {
+			late = append(late, i)
+		}
 	}
-	unanswered := !a.canceled.IsZero() && a.got == 0 && p.now.Sub(a.canceled) > cancelTimeout
-	silent := p.now.Sub(maxTime(a.of.heard, a.since)) > dataTimeout
-	if !unanswered && !silent {
-		return
-	}
-	q := a.of
-	p.forget(i)
-	if silent {
+	slices.Sort(late)
+	for _, i := range late {
+		a := p.asked[i]
+		if a == nil || !p.unanswered(a) && !p.silent(a) { // the one before changed that
+			continue
+		}
+		q, silent := a.of, p.silent(a)
+		p.forget(i)
+		if !silent {
+			continue
+		}
 		p.send(q.id, Cancel, i)
 		q.heard = p.now // for another attempt
 		if p.copies[i] > 1 && q.has.has(i) {
-			q.has.remove(i)
-			q.count--
-			p.copies[i]--
+			p.lacks(q, i)
 		}
 	}
+}
+
+func (p *Plan) unanswered(a *ask) bool {
+	return !a.canceled.IsZero() && a.got == 0 && p.now.Sub(a.canceled) > cancelTimeout
+}
+
+func (p *Plan) silent(a *ask) bool {
+	return p.now.Sub(maxTime(a.of.heard, a.since)) > dataTimeout
 }
 
 func maxTime(a, b time.Time) time.Time {
@@ -233,11 +292,12 @@ func maxTime(a, b time.Time) time.Time {
 func (p *Plan) steal(idle *peer) {
 	var oldest piece.Index
 	var found *ask
+	from, _ := p.sources(idle)
 	for i, a := range p.asked {
-		if a.hashing || !a.canceled.IsZero() || a.got > 0 || a.of == idle || !idle.has.has(i) || p.now.Sub(a.since) < stealAfter {
+		if a.hashing || !a.canceled.IsZero() || a.got > 0 || a.of == idle || !from.has(i) || p.now.Sub(a.since) < stealAfter {
 			continue
 		}
-		if found == nil || a.since.Before(found.since) {
+		if found == nil || a.since.Before(found.since) || a.since.Equal(found.since) && i < oldest {
 			oldest, found = i, a
 		}
 	}

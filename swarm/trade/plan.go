@@ -1,6 +1,7 @@
 package trade
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"dcfs/cache/piece"
@@ -21,6 +22,16 @@ type Config struct {
 	Steer    bool        // this host has everything, and is where it all comes from
 	Start    piece.Index // where this host begins among pieces that are equally rare
 	MaxAsked int64       // bytes that may be asked for and not verified
+	Rack     string      // where this host stands; "": nobody is nearer than others
+	Key      uint64      // this host's Who.Key
+}
+
+// Who is what a peer says of itself. A peer that lies harms itself, and others by
+// a delay.
+type Who struct {
+	Steers bool   // it has everything and is asked only for what it offers, until it says that it is open
+	Rack   string // "" for none
+	Key    uint64 // the same for all that know it; it decides who fetches what for a rack
 }
 
 const (
@@ -48,6 +59,9 @@ type Plan struct {
 	asked  map[piece.Index]*ask
 	bytes  int64 // of all asked, until they are verified
 	peers  map[PeerID]*peer
+	order  []*peer // in which they came: what a plan does depends on nothing else
+	rand   *rand.Rand
+	rack   *rack // nil without one
 	steer  *steering
 	news   news
 }
@@ -65,6 +79,8 @@ type ask struct {
 // peer is what is known of another host.
 type peer struct {
 	id      PeerID
+	who     Who
+	near    bool // in this host's rack
 	has     set
 	count   int
 	offered set
@@ -87,10 +103,14 @@ func New(cfg Config) *Plan {
 		cfg: cfg, urge: make([]piece.Urgency, n), have: newSet(n), need: newSet(n), lent: newSet(n),
 		copies: make([]int32, n), urgent: make(map[piece.Index]bool),
 		asked: make(map[piece.Index]*ask), peers: make(map[PeerID]*peer),
+		rand: rand.New(rand.NewPCG(cfg.Key, uint64(cfg.Start))),
 		news: news{of: make(map[*peer][]piece.Index)},
 	}
 	if cfg.Steer {
 		p.steer = newSteering(n)
+	}
+	if cfg.Rack != "" {
+		p.rack = newRack(n)
 	}
 	return p
 }
@@ -157,7 +177,7 @@ func (p *Plan) Lend(i piece.Index, lent bool) {
 		}
 		p.forget(i)
 	}
-	for _, q := range p.peers {
+	for _, q := range p.order {
 		if q.offered.has(i) {
 			q.offered.remove(i)
 			p.send(q.id, Reject, i)
@@ -270,9 +290,7 @@ func (p *Plan) Rejected(from PeerID, i piece.Index) {
 			return
 		}
 		if !canceled && q.has.has(i) { // it does not have what it said
-			q.has.remove(i)
-			q.count--
-			p.copies[i]--
+			p.lacks(q, i)
 		}
 		q.offered.remove(i)
 		p.Fill()

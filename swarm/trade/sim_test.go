@@ -33,19 +33,25 @@ type simHost struct {
 	dead  bool
 	fresh []piece.Index // that others have not been told of
 	told  time.Time
+	rack  string
+	cross int64 // bytes from other racks
 }
 
 const simTick = 20 * time.Millisecond
 
 // newNetwork makes a seeder that steers, host 0, and n that have nothing. A
 // host is known to others by its number plus one.
-func newNetwork(t *testing.T, n, pieces int) *network {
+func newNetwork(t *testing.T, n, pieces int) *network { return newRacks(t, n, pieces, 0) }
+
+// newRacks is newNetwork with the hosts in so many racks; the seeder is in none.
+func newRacks(t *testing.T, n, pieces, racks int) *network {
 	w := &network{t: t, layout: piece.Layout{Total: int64(pieces)*(64<<10) - 5, Length: 64 << 10}, now: time.Unix(1e9, 0)}
 	for k := range n + 1 {
-		h := &simHost{
-			plan:  New(Config{Layout: w.layout, Steer: k == 0, MaxAsked: 16 << 20, Start: piece.Index(k * 7 % pieces)}),
-			queue: NewQueue(w.layout), have: map[piece.Index]bool{}, rate: 4, came: map[piece.Index]int64{},
+		h := &simHost{queue: NewQueue(w.layout), have: map[piece.Index]bool{}, rate: 4, came: map[piece.Index]int64{}}
+		if racks > 0 && k > 0 {
+			h.rack = string(rune('a' + k%racks))
 		}
+		h.plan = New(Config{Layout: w.layout, Steer: k == 0, MaxAsked: 16 << 20, Start: piece.Index(k * 7 % pieces), Rack: h.rack, Key: uint64(k)})
 		h.plan.Clock(w.now)
 		w.hosts = append(w.hosts, h)
 		for i := range piece.Index(pieces) {
@@ -59,7 +65,7 @@ func newNetwork(t *testing.T, n, pieces int) *network {
 	for a := range w.hosts {
 		for b := range w.hosts {
 			if a != b {
-				w.hosts[a].plan.Join(PeerID(b+1), b == 0)
+				w.hosts[a].plan.Join(PeerID(b+1), Who{Steers: b == 0, Rack: w.hosts[b].rack, Key: uint64(b)})
 			}
 		}
 		if a > 0 {
@@ -153,6 +159,9 @@ func (w *network) deliver(l letter, h *simHost) {
 
 func (w *network) receive(l letter, h *simHost) {
 	n := int64(len(l.m.Data))
+	if w.hosts[l.from].rack != h.rack {
+		h.cross += n
+	}
 	w.post = append(w.post, letter{l.to, l.from, Message{Kind: Ack, Off: n}})
 	wanted, whole := h.plan.Received(PeerID(l.from+1), l.m.Piece, l.m.Off, n)
 	if !wanted {
@@ -298,4 +307,87 @@ func TestLentPiecesComeFromElsewhere(t *testing.T) {
 	h.plan.Fill()
 	w.mail(2)
 	w.finish(400)
+}
+
+// crossed is how many copies came into each rack.
+func (w *network) crossed() map[string]float64 {
+	in := make(map[string]float64)
+	for _, h := range w.hosts[1:] {
+		in[h.rack] += float64(h.cross) / float64(w.layout.Total)
+	}
+	return in
+}
+
+// Into each rack comes little more than one copy, and it takes no longer.
+func TestOneCopyForEachRack(t *testing.T) {
+	const pieces = 400
+	flat := newRacks(t, 16, pieces, 0).finish(1000)
+	w := newRacks(t, 16, pieces, 4)
+	ticks := w.finish(1000)
+	t.Logf("%d ticks, %d without racks; copies into each rack: %v", ticks, flat, w.crossed())
+	if ticks > flat*115/100 {
+		t.Errorf("it took %d ticks, and %d without racks", ticks, flat)
+	}
+	for rack, copies := range w.crossed() {
+		if copies > 1.2 {
+			t.Errorf("%.3f copies came into rack %s", copies, rack)
+		}
+	}
+	if w.hosts[0].sent > w.layout.Total*115/100 {
+		t.Errorf("the seeder sent %d bytes of %d", w.hosts[0].sent, w.layout.Total)
+	}
+}
+
+// A member of a rack that fetches nothing, whose turn it is for a part of the
+// pieces, delays the others, but they get them.
+func TestRackWithAnIdleMember(t *testing.T) {
+	w := newRacks(t, 8, 100, 2)
+	h := w.hosts[3]
+	for i := range piece.Index(100) {
+		h.plan.Lend(i, true)
+	}
+	for n := 0; ; n++ {
+		lacking := 0
+		for k, other := range w.hosts {
+			if k != 3 && len(other.have) < 100 {
+				lacking++
+			}
+		}
+		if lacking == 0 {
+			t.Logf("%d ticks, copies into each rack: %v", n, w.crossed())
+			return
+		}
+		if n > 50+int(5*rackPatience/simTick) {
+			t.Fatalf("%d hosts are not done after %d ticks", lacking, n)
+		}
+		w.tick()
+	}
+}
+
+// The members agree whose turn it is, whoever asks, and have about as many turns.
+func TestRackTurns(t *testing.T) {
+	const members, pieces = 5, 1000
+	turns := make([]int, members)
+	for k := range members {
+		r := newRack(pieces)
+		for other := range members {
+			if other != k {
+				r.joined(&peer{who: Who{Key: uint64(other)}})
+			}
+		}
+		for i := range piece.Index(pieces) {
+			if r.before(uint64(k), i) == 0 {
+				turns[k]++
+			}
+		}
+	}
+	sum := 0
+	for k, n := range turns {
+		if sum += n; n < pieces/members*7/10 || n > pieces/members*13/10 {
+			t.Errorf("member %d has %d turns of %d", k, n, pieces)
+		}
+	}
+	if sum != pieces {
+		t.Errorf("%d turns for %d pieces", sum, pieces)
+	}
 }

@@ -101,8 +101,8 @@ func (s *steering) declined(p *Plan, from PeerID, i piece.Index) {
 func (s *steering) offer(p *Plan) {
 	if s.left == 0 && !s.told {
 		s.told = true
-		for id := range s.open {
-			p.send(id, Open, 0)
+		for _, q := range p.order {
+			p.send(q.id, Open, 0)
 		}
 	}
 	if s.left == 0 || len(s.open) == 0 {
