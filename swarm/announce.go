@@ -236,6 +236,9 @@ func (s *Swarm) ask(ctx context.Context, tracker, event string, left int64) (ann
 	q.Set("left", strconv.FormatInt(left, 10))
 	q.Set("compact", "1")
 	q.Set("numwant", strconv.Itoa(numWant))
+	if s.rack != "" {
+		q.Set("rack", s.rack) // the origin's tracker names hosts of the same rack first
+	}
 	if event != "" {
 		q.Set("event", event)
 	}

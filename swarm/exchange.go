@@ -32,6 +32,7 @@ type exchange struct {
 	n      int    // pieces
 	sums   []byte // SHA-1 of the pieces, one after the other
 	steers bool   // Spec.Steer
+	rack   string // Spec.Rack
 	log    *slog.Logger
 	node   *Node
 	lend   lending
@@ -84,12 +85,13 @@ type event struct {
 	piece piece.Index
 	urge  piece.Urgency
 	good  bool
+	who   trade.Who
 }
 
 type eventKind int
 
 const (
-	joined     eventKind = iota // conn speaks the extension; good: it steers
+	joined     eventKind = iota // conn speaks the extension; who it is
 	left                        // conn is closed
 	hasPiece                    // conn has piece
 	hasSome                     // conn has have
@@ -113,7 +115,7 @@ func newExchange(n *Node, spec Spec) (*exchange, error) {
 	}
 	e := &exchange{
 		sums: sums, bans: bans{ips: make(map[string]bool)},
-		store: spec.Store, layout: layout, n: layout.Count(), steers: spec.Steer, log: n.log, node: n,
+		store: spec.Store, layout: layout, n: layout.Count(), steers: spec.Steer, rack: spec.Rack, log: n.log, node: n,
 		wake: make(chan struct{}, 1), look: make(chan chan<- views), done: make(chan struct{}), upWake: make(chan struct{}, 1),
 		conns: make(map[trade.PeerID]*link), ids: make(map[*torrent.PeerConn]trade.PeerID),
 		toCheck: newBacklog(), queue: trade.NewQueue(layout), open: make(map[trade.PeerID]*torrent.PeerConn),
@@ -122,7 +124,7 @@ func newExchange(n *Node, spec Spec) (*exchange, error) {
 	}
 	e.plan = trade.New(trade.Config{
 		Layout: layout, Steer: spec.Steer, MaxAsked: n.unverified,
-		Start: piece.Index(rand.IntN(max(layout.Count(), 1))),
+		Start: piece.Index(rand.IntN(max(layout.Count(), 1))), Rack: spec.Rack, Key: keyOf(n.client.PeerID()),
 	})
 	return e, nil
 }
@@ -245,7 +247,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.up.Lock()
 		e.open[id] = ev.conn
 		e.up.Unlock()
-		e.plan.Join(id, trade.Who{Steers: ev.good})
+		e.plan.Join(id, ev.who)
 		e.lend.regard(s, e)
 		e.lend.settle(s, e)
 	case left:

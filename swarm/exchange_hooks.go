@@ -1,9 +1,12 @@
 package swarm
 
 import (
+	"crypto/sha1"
+	"encoding/binary"
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/anacrolix/torrent"
 	pp "github.com/anacrolix/torrent/peer_protocol"
@@ -39,8 +42,7 @@ func (n *Node) installExchange(c *torrent.Callbacks) {
 		e := n.exchangeOf(pc)
 		if _, speaks := m.M[trade.Extension]; speaks && e != nil {
 			if _, again := e.speaks.LoadOrStore(pc, true); !again {
-				_, steers := m.M[trade.Steering]
-				e.post(event{kind: joined, conn: pc, good: steers})
+				e.post(event{kind: joined, conn: pc, who: whoIs(pc.PeerID, m.M)})
 			}
 		}
 	}
@@ -56,6 +58,25 @@ func (n *Node) installExchange(c *torrent.Callbacks) {
 	c.PeerConnReadExtensionMessage = append(c.PeerConnReadExtensionMessage, n.readTrade)
 }
 
+// whoIs reads what a peer says of itself by the names of extensions.
+func whoIs(id torrent.PeerID, names map[pp.ExtensionName]pp.ExtensionNumber) trade.Who {
+	w := trade.Who{Key: keyOf(id)}
+	_, w.Steers = names[trade.Steering]
+	for name := range names {
+		rack, says := strings.CutPrefix(string(name), trade.InRack)
+		if says && len(rack) <= trade.MaxRack && rack > w.Rack { // one of them, if it says two
+			w.Rack = rack
+		}
+	}
+	return w
+}
+
+// keyOf is what all that are connected with a host know it by.
+func keyOf(id torrent.PeerID) uint64 {
+	sum := sha1.Sum(id[:])
+	return binary.BigEndian.Uint64(sum[:])
+}
+
 // offerExtension names the extension in our handshake.
 func (n *Node) offerExtension(pc *torrent.PeerConn) {
 	own := *pc.LocalLtepProtocolMap
@@ -63,6 +84,9 @@ func (n *Node) offerExtension(pc *torrent.PeerConn) {
 	own.AddUserProtocol(trade.Extension)
 	if e := n.exchangeOf(pc); e != nil && e.steers {
 		own.AddUserProtocol(trade.Steering)
+	}
+	if e := n.exchangeOf(pc); e != nil && e.rack != "" {
+		own.AddUserProtocol(pp.ExtensionName(trade.InRack + e.rack))
 	}
 	pc.LocalLtepProtocolMap = &own
 }

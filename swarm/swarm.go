@@ -11,6 +11,7 @@ import (
 	"github.com/anacrolix/torrent"
 
 	"dcfs/cache/piece"
+	"dcfs/swarm/trade"
 )
 
 // Spec says which swarm to join.
@@ -24,6 +25,9 @@ type Spec struct {
 	// Steer says that this node has everything and is where it all comes from:
 	// it offers each piece to one host first.
 	Steer bool
+	// Rack names the rack that this host stands in, in at most 64 bytes; "" for
+	// none. Hosts in one rack fetch each piece from outside about once.
+	Rack string
 }
 
 // Swarm is a node's part in the exchange of one release. It is safe for
@@ -31,6 +35,7 @@ type Spec struct {
 type Swarm struct {
 	node  *Node
 	t     *torrent.Torrent
+	rack  string // Spec.Rack
 	log   *slog.Logger
 	asks  *asks
 	hedge *hedge
@@ -57,11 +62,14 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("joining the swarm %x: %w", spec.InfoHash, context.Cause(ctx))
 	}
+	if len(spec.Rack) > trade.MaxRack {
+		return nil, fmt.Errorf("joining the swarm %x: the rack's name has %d bytes; %d are the limit", spec.InfoHash, len(spec.Rack), trade.MaxRack)
+	}
 	e, err := n.newExchangeFor(spec)
 	if err != nil {
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
-	s := &Swarm{node: n, log: n.log, asks: newAsks(), hedge: newHedge(), exchange: e}
+	s := &Swarm{node: n, rack: spec.Rack, log: n.log, asks: newAsks(), hedge: newHedge(), exchange: e}
 	if e != nil {
 		if _, taken := n.exchanges.LoadOrStore(spec.InfoHash, e); taken {
 			return nil, fmt.Errorf("the swarm %x is joined already", spec.InfoHash)

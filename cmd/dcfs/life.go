@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dcfs/cmd/internal/agent"
+	"dcfs/cmd/internal/config"
 	"dcfs/cmd/internal/control"
 	"dcfs/cmd/internal/detach"
 	"dcfs/cmd/internal/holder"
@@ -41,7 +42,7 @@ func lifeFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "report", Value: true, Usage: "tell the origins every few seconds how this host is, for their status page; --report=false does not"},
 		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
 		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both (default: separate files)"},
-		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, shown on the origin's status page (default: none)"},
+		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, or @FILE with the name in its first line: hosts of a rack fetch each piece from outside once and then from each other (default: none)"},
 		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
 	}, trustedFlags()...)
@@ -159,7 +160,6 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	cfg.MaxPeers = c.Int("max-peers")
 	cfg.Trade = c.Bool("trade")
 	cfg.Peers = commas(c.StringSlice("peer"))
-	cfg.Rack = c.String("rack")
 	cfg.NoReports = !c.Bool("report")
 	cfg.ReuseLinks = c.Bool("reuse-hardlinks")
 	cfg.InsecureUnsigned = c.Bool("insecure-unsigned")
@@ -169,6 +169,9 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	}
 	if err := notNegative(c, "linger", "read-timeout", "wait", "disk-patience", "max-peers"); err != nil {
 		return err
+	}
+	if cfg.Rack, err = config.ReadRack(c.String("rack")); err != nil {
+		return usage(fmt.Sprintf("--rack: %v", err), helpOf(c))
 	}
 	if cfg.Owner, err = ownerOf(c); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 const (
 	defaultWant = 50
 	maxWant     = 200
+	maxRack     = 64 // bytes of a rack's name
 )
 
 type event uint8
@@ -39,6 +40,7 @@ type announce struct {
 	uploaded, downloaded, left int64 // bytes; left is 0 for a seed
 	want                       int   // peers wanted, 0..maxWant
 	compact, noID              bool
+	rack                       string // "" for none
 }
 
 // parseAnnounce reads an announce out of a request. Every error is a refusal.
@@ -58,6 +60,9 @@ func parseAnnounce(r *http.Request, trustIP bool) (*announce, error) {
 	a.event = q.event()
 	a.compact = q.one("compact") != "0"
 	a.noID = q.one("no_peer_id") == "1"
+	if a.rack = q.one("rack"); len(a.rack) > maxRack {
+		q.fail("rack must have at most " + strconv.Itoa(maxRack) + " bytes")
+	}
 	if q.err != nil {
 		return nil, q.err
 	}

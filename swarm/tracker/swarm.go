@@ -28,6 +28,9 @@ type peer struct {
 	index int           // where in that slice
 	age   *list.Element // its place in swarm.byAge
 	mark  uint64        // the draw that took it last, see swarm.sample
+
+	rack  string // "" for none
+	place int    // where in swarm.racks
 }
 
 // swarm is the peers of one infohash. A peer is unique by its id and by its
@@ -41,7 +44,8 @@ type swarm struct {
 	byID       map[[20]byte]*peer
 	byAddr     map[netip.AddrPort]*peer
 	byAge      *list.List // of *peer; the front was heard of longest ago
-	leechers   []*peer    // in no particular order
+	racks      map[string][]*peer
+	leechers   []*peer // in no particular order
 	seeds      []*peer
 	downloaded int64 // completed events
 	draws      uint64
@@ -53,6 +57,7 @@ func newSwarm(total *atomic.Int64) *swarm {
 		byID:   map[[20]byte]*peer{},
 		byAddr: map[netip.AddrPort]*peer{},
 		byAge:  list.New(),
+		racks:  map[string][]*peer{},
 	}
 }
 
@@ -93,7 +98,7 @@ func (s *swarm) announce(a *announce, cfg Config, now time.Time) (result, error)
 		return result{}, err
 	}
 	s.update(p, a, now)
-	return result{counts: s.counts(), peers: s.sample(p, a.want)}, nil
+	return result{counts: s.counts(), peers: s.draw(p, a.want)}, nil
 }
 
 // enter returns the announcer's record at its present address. Whoever held
@@ -128,6 +133,10 @@ func (s *swarm) enter(a *announce, cfg Config) (*peer, error) {
 func (s *swarm) update(p *peer, a *announce, now time.Time) {
 	p.seen, p.uploaded, p.downloaded, p.left = now, a.uploaded, a.downloaded, a.left
 	s.byAge.MoveToBack(p.age)
+	if a.rack != p.rack {
+		s.unrack(p)
+		s.enrack(p, a.rack)
+	}
 	if seed := a.left == 0; seed != p.seed {
 		s.unplace(p)
 		p.seed = seed
@@ -166,6 +175,7 @@ func (s *swarm) unplace(p *peer) {
 
 func (s *swarm) remove(p *peer) {
 	s.unplace(p)
+	s.unrack(p)
 	s.byAge.Remove(p.age)
 	delete(s.byID, p.id)
 	delete(s.byAddr, p.addr)

@@ -50,6 +50,7 @@ func TestSwarmAgainstMap(t *testing.T) {
 				left:  int64(rapid.IntRange(0, 1).Draw(t, "left")),
 				event: event(rapid.IntRange(0, 3).Draw(t, "event")),
 				want:  rapid.IntRange(0, 10).Draw(t, "want"),
+				rack:  rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "rack"),
 			}
 			a.id[0] = byte(rapid.IntRange(1, 8).Draw(t, "id"))
 			res, err := s.announce(a, cfg, now.t)

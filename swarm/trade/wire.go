@@ -21,6 +21,13 @@ const Extension = "dcfs_trade"
 // see Offer.
 const Steering = "dcfs_steer"
 
+// InRack begins a third name there, of a host that says in which rack it stands:
+// the rack's name follows. MaxRack bounds that, in bytes.
+const (
+	InRack  = "dcfs_rack="
+	MaxRack = 64
+)
+
 // BlockLength is how many bytes of a piece one message carries. The library
 // takes messages of up to 64 KiB.
 const BlockLength = 32 << 10

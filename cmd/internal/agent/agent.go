@@ -70,7 +70,7 @@ type Config struct {
 	Gate       *gate.Gate           // who may connect, and how this host proves itself; nil for everybody and not at all
 	HTTP       string               // HOST:PORT of the page, /metrics and /healthz; empty for none
 	NoReports  bool                 // tell no origin how this host is
-	Rack       string               // told to origins, for people; peers are not chosen by it yet
+	Rack       string               // of this host; "" for none
 	TraceOut   string               // file that takes the recorded first accesses
 	Trace      string               // file with what to fetch first; empty: what the origin has, NoTrace: none
 	TraceToken string               // for giving the origin a trace of this host; empty: it is given none

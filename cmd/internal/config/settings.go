@@ -36,7 +36,7 @@ var settings = map[string]setting{
 	"peer-listen":        {false, into(func(f *File) **string { return &f.PeerListen }, ParseListen)},
 	"peer-tls":           {false, into(func(f *File) **string { return &f.PeerTLS }, absolute)},
 	"peer-allow":         {true, into(func(f *File) **gate.Networks { return &f.PeerAllow }, networks)},
-	"rack":               {false, into(func(f *File) **string { return &f.Rack }, label)},
+	"rack":               {false, into(func(f *File) **string { return &f.Rack }, rack)},
 	"linger":             {false, into(func(f *File) **time.Duration { return &f.Linger }, duration)},
 	"read-timeout":       {false, into(func(f *File) **time.Duration { return &f.ReadTimeout }, duration)},
 	"wait":               {false, into(func(f *File) **time.Duration { return &f.Wait }, duration)},
@@ -96,14 +96,6 @@ func count(s string) (int, error) {
 		return 0, fmt.Errorf("%q is no number from 0 to 65535", s)
 	}
 	return int(n), nil
-}
-
-// label is a short name without blanks.
-func label(s string) (string, error) {
-	if s == "" || len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%.80q is no name: want up to 64 printable ASCII characters without blanks", s)
-	}
-	return s, nil
 }
 
 func word(words ...string) func(string) (string, error) {
