@@ -20,7 +20,9 @@ import (
 	"dcfs/integration/lab"
 )
 
-type dcfsTool struct{}
+type dcfsTool struct {
+	flat bool // hosts do not know of racks
+}
 
 // environment is that of dcfs on a host: nothing of the machine's own.
 func environment(h *lab.Host) func(*exec.Cmd) {
@@ -42,7 +44,7 @@ func publish(b *testing.B, w *work) (torrent string) {
 	return torrent
 }
 
-func (dcfsTool) run(b *testing.B, w *work) outcome {
+func (d dcfsTool) run(b *testing.B, w *work) outcome {
 	publish(b, w)
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
@@ -57,13 +59,17 @@ func (dcfsTool) run(b *testing.B, w *work) outcome {
 	start := time.Now()
 	procs := make([]*lab.Process, len(w.hosts))
 	for i, h := range w.hosts {
-		procs[i] = h.Start("fetch", environment(h), w.dcfs, "fetch", "bench", filepath.Join(h.Releases(), "bench"),
-			"--origin", "http://"+w.origin.Addr+":7070", "--insecure-unsigned", "--linger", "1h")
+		args := []string{"fetch", "bench", filepath.Join(h.Releases(), "bench"),
+			"--origin", "http://" + w.origin.Addr + ":7070", "--insecure-unsigned", "--linger", "1h"}
+		if w.setup.racks > 0 && !d.flat {
+			args = append(args, "--rack", fmt.Sprintf("r%d", i%w.setup.racks))
+		}
+		procs[i] = h.Start("fetch", environment(h), w.dcfs, args...)
 	}
 	watch := newWatch(w.lab, w.hosts, procs, start)
 	seconds := waitAll(b, start, w.hosts, watch.done)
 	watch.stop()
-	out := outcome{fall: watch.fall(seconds), use: watch.use(w.mbit, slices.Max(seconds))}
+	out := outcome{racks: w.crossed(), fall: watch.fall(seconds), use: watch.use(w.mbit, slices.Max(seconds))}
 	for i, h := range w.all() {
 		p := origin
 		if i > 0 {

@@ -130,6 +130,7 @@ func appeared(path string) (time.Time, bool) {
 type line struct {
 	Tool       string     `json:"tool"`
 	Hosts      int        `json:"hosts"`
+	Racks      int        `json:"racks,omitempty"`
 	Mbit       int        `json:"mbit"`
 	Bytes      int64      `json:"bytes"`
 	Bound      float64    `json:"bound_s"`
@@ -139,6 +140,8 @@ type line struct {
 	Copies     float64    `json:"origin_copies_link"`
 	LinkF      float64    `json:"received_link_max"`
 	OwnF       float64    `json:"received_own_max,omitempty"`
+	RackF      []float64  `json:"received_rack,omitempty"` // over the link of each rack, ÷ bytes
+	RackSentF  []float64  `json:"sent_rack,omitempty"`
 	CPU        float64    `json:"cpu_s_host"`
 	OriginCPU  float64    `json:"cpu_s_origin"`
 	RSS        float64    `json:"rss_mib_max"`
@@ -151,7 +154,7 @@ type line struct {
 func report(w io.Writer, name string, s setup, o outcome) {
 	bound := s.bound(o.bytes).Seconds()
 	var times []float64
-	l := line{Tool: name, Hosts: s.hosts, Mbit: s.mbit, Bytes: o.bytes, Bound: bound,
+	l := line{Tool: name, Hosts: s.hosts, Racks: s.racks, Mbit: s.mbit, Bytes: o.bytes, Bound: bound,
 		Copies: float64(o.origin.link.Sent) / float64(o.bytes), OriginCPU: o.origin.cpu, Fall: o.fall, Use: o.use}
 	for _, h := range o.hosts {
 		times = append(times, h.seconds)
@@ -159,6 +162,10 @@ func report(w io.Writer, name string, s setup, o outcome) {
 		l.OwnF = max(l.OwnF, float64(h.fetched)/float64(o.bytes))
 		l.RSS = max(l.RSS, h.rssMiB)
 		l.CPU += h.cpu / float64(len(o.hosts))
+	}
+	for _, r := range o.racks {
+		l.RackF = append(l.RackF, float64(r.Received)/float64(o.bytes))
+		l.RackSentF = append(l.RackSentF, float64(r.Sent)/float64(o.bytes))
 	}
 	slices.Sort(times)
 	l.Last, l.Median = times[len(times)-1], times[len(times)/2]
@@ -170,6 +177,9 @@ func report(w io.Writer, name string, s setup, o outcome) {
 	fmt.Fprintf(t, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.3f\t%.2f\t%.3f %.3f\t%.2f %.2f\t%.0f\t%s\n", name, s, l.Bound, l.Last, l.Median,
 		l.Efficiency, l.Copies, l.LinkF, l.OwnF, l.CPU, l.OriginCPU, l.RSS, l.Load)
 	t.Flush()
+	if s.racks > 0 {
+		fmt.Fprintf(w, "over the links of %d racks of %.0f Mbit/s, ÷ F: in %.2f, out %.2f\n", s.racks, s.rackMbit(), l.RackF, l.RackSentF)
+	}
 	if o.fall != nil {
 		o.fall.print(w)
 	}

@@ -88,7 +88,7 @@ func clients(b *testing.B, w *work, words func(h *lab.Host, torrent, dir, tracke
 
 // collect reads the counters of all hosts, the origin first.
 func collect(w *work, procs []*lab.Process, before []lab.Traffic, seconds []float64) outcome {
-	out := outcome{bytes: w.bytes}
+	out := outcome{bytes: w.bytes, racks: w.crossed()}
 	for i, h := range w.all() {
 		got := host{link: since(h, before[i])}
 		got.cpu, got.rssMiB = usage(procs[i].PID())

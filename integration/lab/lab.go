@@ -33,6 +33,7 @@ type Lab struct {
 	root string // directory that holds those of the hosts
 
 	mu    sync.Mutex
+	racks int
 	hosts []*Host
 	procs []*Process
 }

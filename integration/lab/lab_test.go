@@ -68,30 +68,7 @@ func TestShapeAndCount(t *testing.T) {
 	a, b := l.Host("a"), l.Host("b")
 	b.Shape(Shape{Down: "16mbit"})
 	const size = 4 << 20
-	transfer := func() time.Duration {
-		ln, err := b.Listen("tcp", b.Addr+":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		go func() {
-			c, err := a.Dial(deadline(t, 30*time.Second), "tcp", ln.Addr().String())
-			if err == nil {
-				c.Write(make([]byte, size))
-				c.Close()
-			}
-		}()
-		c, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		start := time.Now()
-		if n, err := io.Copy(io.Discard, c); n != size {
-			t.Fatalf("%d bytes: %v", n, err)
-		}
-		return time.Since(start)
-	}
+	transfer := func() time.Duration { return transfer(t, a, b, size) }
 	// 32 Mbit less the burst at 16 Mbit/s is 1.9 s. Only the lower bound is a
 	// matter of the shaping; an upper one would be a matter of the machine.
 	if d := transfer(); d < 1500*time.Millisecond {
@@ -105,6 +82,53 @@ func TestShapeAndCount(t *testing.T) {
 	}
 	b.Shape(Shape{})
 	transfer()
+}
+
+// transfer sends bytes from one host to another and returns how long it took.
+func transfer(t *testing.T, from, to *Host, size int64) time.Duration {
+	t.Helper()
+	ln, err := to.Listen("tcp", to.Addr+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := from.Dial(deadline(t, 30*time.Second), "tcp", ln.Addr().String())
+		if err == nil {
+			c.Write(make([]byte, size))
+			c.Close()
+		}
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	start := time.Now()
+	if n, err := io.Copy(io.Discard, c); n != size {
+		t.Fatalf("%d bytes: %v", n, err)
+	}
+	return time.Since(start)
+}
+
+func TestRack(t *testing.T) {
+	l := New(t, "a", "b", "c")
+	a, b, c := l.Host("a"), l.Host("b"), l.Host("c")
+	r := l.Rack("r")
+	r.Put(b)
+	r.Put(c)
+	r.Shape(Shape{Up: "16mbit", Down: "16mbit"})
+	const size = 4 << 20
+	transfer(t, b, c, size)
+	if got := r.Traffic(); got.Sent > size/10 || got.Received > size/10 {
+		t.Errorf("what stays in the rack is counted: %+v", got)
+	}
+	if d := transfer(t, a, b, size); d < 1500*time.Millisecond {
+		t.Errorf("4 MiB at 16 Mbit/s into the rack took %v", d)
+	}
+	if got := r.Traffic(); got.Received < size || got.Received > size*5/4 || got.Sent > size/4 {
+		t.Errorf("%+v, want about %d received", got, size)
+	}
 }
 
 func TestMountIsSharedByCommandsOfAHost(t *testing.T) {
