@@ -2,10 +2,15 @@ package swarm
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/anacrolix/torrent"
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
 	"dcfs/cache/piece"
+	"dcfs/swarm/trade"
 )
 
 // traders are hosts that share by a plan of their own.
@@ -125,6 +130,34 @@ func TestTraderIsNamed(t *testing.T) {
 			if !h.store.Have(i) { // it may have come meanwhile
 				t.Errorf("piece %d, asked since %v: %+v: %s", i, since, got, h.swarm.Explain(i))
 			}
+		}
+	}
+}
+
+// A peer says who it is by the names of its extensions, and may say anything.
+func TestWhoIs(t *testing.T) {
+	names := func(of ...string) map[pp.ExtensionName]pp.ExtensionNumber {
+		m := map[pp.ExtensionName]pp.ExtensionNumber{"ut_pex": 1}
+		for i, name := range of {
+			m[pp.ExtensionName(name)] = pp.ExtensionNumber(i + 2)
+		}
+		return m
+	}
+	for _, test := range []struct {
+		names  []string
+		steers bool
+		rack   string
+	}{
+		{[]string{"dcfs_trade"}, false, ""},
+		{[]string{"dcfs_trade", "dcfs_steer"}, true, ""},
+		{[]string{"dcfs_rack=a7"}, false, "a7"},
+		{[]string{"dcfs_rack="}, false, ""},
+		{[]string{"dcfs_rack=a7", "dcfs_rack=b", "dcfs_rack=a9"}, false, "b"},
+		{[]string{"dcfs_rack=" + strings.Repeat("x", trade.MaxRack+1)}, false, ""},
+	} {
+		w := whoIs(torrent.PeerID{1}, names(test.names...))
+		if w.Steers != test.steers || w.Rack != test.rack || w.Key != keyOf(torrent.PeerID{1}) {
+			t.Errorf("%.40q: %+v", test.names, w)
 		}
 	}
 }
