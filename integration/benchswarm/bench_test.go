@@ -156,6 +156,7 @@ func newWork(b *testing.B, s setup, tree, bin string) *work {
 			w.racks[i%s.racks].Put(h)
 		}
 	}
+	w.lab.Acquaint()
 	return w
 }
 

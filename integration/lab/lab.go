@@ -12,9 +12,11 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,8 +105,34 @@ func (l *Lab) Add(name string) *Host {
 		"link set lo up",
 		"addr add "+h.Addr+"/16 dev eth0",
 		"addr add "+h.Addr6+"/64 dev eth0 nodad",
+		"link set eth0 address "+h.mac(),
 		"link set eth0 up")
 	return h
+}
+
+// Acquaint tells all hosts the others' hardware addresses. The kernel keeps 1024
+// that were asked for, in all namespaces together: more than 32 hosts that all
+// speak with each other need this, or some of them never meet.
+func (l *Lab) Acquaint() {
+	l.t.Helper()
+	l.mu.Lock()
+	hosts := slices.Clone(l.hosts)
+	l.mu.Unlock()
+	for _, h := range hosts {
+		words := []string{"-n " + h.namespace}
+		for _, other := range hosts {
+			if other != h {
+				words = append(words, "neigh replace "+other.Addr+" lladdr "+other.mac()+" dev eth0 nud permanent")
+			}
+		}
+		l.batch(words...)
+	}
+}
+
+// mac is the hardware address of a host: a local one, made of its IPv4 address.
+func (h *Host) mac() string {
+	a := net.ParseIP(h.Addr).To4()
+	return net.HardwareAddr{0x02, 0, a[0], a[1], a[2], a[3]}.String()
 }
 
 // Host returns the host of that name and fails the test when there is none.
