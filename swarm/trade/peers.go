@@ -17,7 +17,7 @@ func (p *Plan) Join(id PeerID, who Who) {
 	q := &peer{
 		id: id, who: who, near: p.rack != nil && who.Rack == p.cfg.Rack,
 		has: newSet(n), offered: newSet(n), closed: who.Steers,
-		asked: make(map[piece.Index]*ask), heard: p.now, since: p.now,
+		asked: make(map[piece.Index]*ask), heard: p.now, meter: meter{since: p.now},
 	}
 	p.peers[id] = q
 	p.order = append(p.order, q)
@@ -50,6 +50,7 @@ func (p *Plan) Gone(id PeerID) {
 		return
 	}
 	delete(p.peers, id)
+	q.left = true
 	p.order = slices.DeleteFunc(p.order, func(r *peer) bool { return r == q })
 	p.news.gone(q)
 	for i := range q.has.both(q.has, 0) {
@@ -81,7 +82,9 @@ func (p *Plan) Has(id PeerID, i piece.Index) {
 	if p.steer != nil {
 		p.steer.spread(p, q, i)
 	}
-	p.fill(q)
+	if p.need.has(i) {
+		p.fill(q)
+	}
 }
 
 // lacks takes back what Has said.
@@ -125,6 +128,9 @@ func (p *Plan) Opened(id PeerID) {
 
 // Fill asks every peer for what it can give, up to its window.
 func (p *Plan) Fill() {
+	if p.needs == 0 {
+		return
+	}
 	for i := range p.urgent {
 		p.fillUrgent(i)
 	}
@@ -163,6 +169,12 @@ func (p *Plan) fillUrgent(i piece.Index) {
 	}
 }
 
+// most is how much may be asked of all peers together: what they send in askTime.
+// More would wait at some of them while others have nothing to send.
+func (p *Plan) most() int64 {
+	return min(p.cfg.MaxAsked, max(askPieces*p.cfg.Layout.Length, int64(p.peak*askTime.Seconds())))
+}
+
 func (p *Plan) window(q *peer) int64 {
 	w := max(minWindow, 2*p.cfg.Layout.Length, int64(q.rate*windowTime.Seconds()))
 	return min(w, max(maxWindow, 2*p.cfg.Layout.Length))
@@ -170,10 +182,10 @@ func (p *Plan) window(q *peer) int64 {
 
 // fill asks one peer for what it can give, up to its window.
 func (p *Plan) fill(q *peer) {
-	if p.peers[q.id] != q || q.bytes >= p.window(q) {
+	if p.needs == 0 || q.left || q.bytes >= p.window(q) {
 		return
 	}
-	for q.bytes < p.window(q) && (p.bytes < p.cfg.MaxAsked || p.bytes == 0) {
+	for q.bytes < p.window(q) && (p.bytes < p.most() || p.bytes == 0) {
 		i, ok := p.choose(q)
 		if !ok {
 			return

@@ -35,11 +35,13 @@ type Who struct {
 }
 
 const (
-	minWindow     = 512 << 10 // bytes asked of a peer at a time, at least two pieces
+	minWindow     = 128 << 10 // bytes asked of a peer at a time, at least two pieces
 	maxWindow     = 16 << 20
 	windowTime    = 200 * time.Millisecond // of the rate at which a peer sends
+	askTime       = time.Second            // of the highest rate at which all sent together
+	askPieces     = 16                     // at least
 	rateEvery     = 100 * time.Millisecond
-	stealAfter    = 250 * time.Millisecond // a piece that waits may be asked of an idle peer
+	stealAfter    = 100 * time.Millisecond // a piece that waits may be asked of an idle peer
 	cancelTimeout = 5 * time.Second
 	dataTimeout   = 20 * time.Second // no byte of a piece came, from a peer that sends others
 	maxScan       = 1024             // pieces looked at to choose one
@@ -53,11 +55,14 @@ type Plan struct {
 	urge   []piece.Urgency
 	have   set
 	need   set // wanted, not here, asked of nobody, not lent
+	needs  int // how many those are
 	lent   set // left to somebody else to fetch
 	copies []int32
 	urgent map[piece.Index]bool // needed pieces that somebody reads
 	asked  map[piece.Index]*ask
-	bytes  int64 // of all asked, until they are verified
+	bytes  int64   // of all asked, until they are verified
+	pace   meter   // of all that comes
+	peak   float64 // the highest it was
 	peers  map[PeerID]*peer
 	order  []*peer // in which they came: what a plan does depends on nothing else
 	rand   *rand.Rand
@@ -81,6 +86,7 @@ type peer struct {
 	id      PeerID
 	who     Who
 	near    bool // in this host's rack
+	left    bool // it is gone
 	has     set
 	count   int
 	offered set
@@ -91,6 +97,11 @@ type peer struct {
 
 	came  time.Time // when data came last; zero for never
 	heard time.Time // the same, or when its time began anew
+	meter
+}
+
+// meter measures how fast something comes.
+type meter struct {
 	since time.Time
 	fresh int64   // bytes since then
 	rate  float64 // bytes a second
@@ -146,12 +157,19 @@ func (p *Plan) Want(i piece.Index, u piece.Urgency) {
 // renew puts piece i among the needed ones, or takes it out.
 func (p *Plan) renew(i piece.Index) {
 	needed := !p.have.has(i) && p.asked[i] == nil && p.urge[i] > piece.None && !p.lent.has(i)
+	if needed != p.need.has(i) {
+		if needed {
+			p.need.add(i)
+			p.needs++
+		} else {
+			p.need.remove(i)
+			p.needs--
+		}
+	}
 	if !needed {
-		p.need.remove(i)
 		delete(p.urgent, i)
 		return
 	}
-	p.need.add(i)
 	if p.urge[i] >= piece.Window {
 		p.urgent[i] = true
 	} else {
@@ -238,6 +256,8 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	q.bytes -= n
 	q.came, q.heard = p.now, p.now
 	q.measure(n, p.now)
+	p.pace.measure(n, p.now)
+	p.peak = max(p.peak, p.pace.rate)
 	if a.got < p.cfg.Layout.Size(i) {
 		return true, false
 	}
@@ -247,7 +267,7 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	return true, true
 }
 
-func (q *peer) measure(n int64, now time.Time) {
+func (q *meter) measure(n int64, now time.Time) {
 	q.fresh += n
 	span := now.Sub(q.since)
 	if span < rateEvery {
@@ -269,7 +289,9 @@ func (p *Plan) Verified(i piece.Index, good bool) {
 		}
 		p.Have(i, true)
 	}
-	p.Fill()
+	if !good || p.bytes+p.cfg.Layout.Length >= p.most() { // else nothing changed that somebody could be asked for
+		p.Fill()
+	}
 }
 
 // Rejected says that a peer does not send a piece, or does not want an offer.

@@ -34,6 +34,8 @@ type Queue struct {
 	waiting []Job
 	active  []*Block // pieces under way, the one whose turn it is first
 	flight  map[PeerID]*flight
+	turns   map[PeerID]int // when each was sent a piece last
+	turn    int
 	total   int64 // bytes under way, but to peers that fell silent
 	limit   int64
 	urgent  time.Time // when something urgent was asked last
@@ -66,7 +68,7 @@ type Block struct {
 
 // NewQueue returns an empty queue.
 func NewQueue(layout piece.Layout) *Queue {
-	return &Queue{layout: layout, flight: make(map[PeerID]*flight), limit: firstFlight}
+	return &Queue{layout: layout, flight: make(map[PeerID]*flight), turns: make(map[PeerID]int), limit: firstFlight}
 }
 
 // Add queues a piece; it returns false when a peer waits for too many.
@@ -120,6 +122,7 @@ func (q *Queue) Gone(id PeerID) {
 		q.total -= f.bytes
 	}
 	delete(q.flight, id)
+	delete(q.turns, id)
 }
 
 // Drop gives up a piece that is under way.
@@ -144,7 +147,7 @@ func (q *Queue) Next(now time.Time) (Block, bool) {
 	}
 	each := q.each()
 	if len(q.active) < slots {
-		if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) && !q.busy(w.To) }); ok {
+		if j, ok := q.takeFair(func(w Job) bool { return q.room(w.To, each) && !q.busy(w.To) }); ok {
 			q.active = append(q.active, &Block{Job: j})
 		} else if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) }); ok && len(q.active) == 0 {
 			q.active = append(q.active, &Block{Job: j})
@@ -189,6 +192,25 @@ func (q *Queue) advance(k int, now time.Time) Block {
 		q.total += out.Len
 	}
 	return out
+}
+
+// takeFair takes the piece of the peer whose turn is longest ago: who asks for
+// more than others does not get more than they.
+func (q *Queue) takeFair(ok func(Job) bool) (Job, bool) {
+	best := -1
+	for k, w := range q.waiting {
+		if (best < 0 || q.turns[w.To] < q.turns[q.waiting[best].To]) && ok(w) {
+			best = k
+		}
+	}
+	if best < 0 {
+		return Job{}, false
+	}
+	j := q.waiting[best]
+	q.waiting = slices.Delete(q.waiting, best, best+1)
+	q.turn++
+	q.turns[j.To] = q.turn
+	return j, true
 }
 
 func (q *Queue) take(ok func(Job) bool) (Job, bool) {
