@@ -90,7 +90,6 @@ type peer struct {
 	has     set
 	count   int
 	offered set
-	steers  bool // it offers its pieces
 	closed  bool // it steers: only what it offers may be asked
 	asked   map[piece.Index]*ask
 	bytes   int64 // asked and not received
