@@ -40,12 +40,20 @@ func draw(w io.Writer, with setup, most, rack int, path string) error {
 				}
 				fmt.Fprintf(w, "%s  %17s\n", o.row(), one.lost(o))
 				one.runs = append(one.runs, o)
+				if err := save(path, all, with); err != nil {
+					return err
+				}
 			}
 			if hosts == most {
 				break
 			}
 		}
 	}
+	return nil
+}
+
+// save draws what there is so far: the largest swarms take minutes each.
+func save(path string, all []*series, with setup) error {
 	if path == "" {
 		return nil
 	}
