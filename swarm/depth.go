@@ -217,13 +217,6 @@ func (d *depth) streaming(now time.Time) {
 	d.stream = now
 }
 
-// streams says whether somebody has read in order within a time.
-func (d *depth) streams(within time.Duration, now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return now.Sub(d.stream) < within
-}
-
 func (d *depth) closed(p *torrent.Peer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -8,10 +8,9 @@ import (
 	"dcfs/cache/piece"
 )
 
-// lending leaves pieces to the library: all of them while somebody reads here and
-// there or a trace is followed, since the library asks for little at a time and what is
-// wanted first comes soon, where the exchange fills the links (who reads in order
-// needs full links); and while stock clients have some that are missing
+// lending leaves pieces to the library: all of them while somebody reads or a
+// trace is followed, since the library asks for little at a time and what is
+// wanted first comes soon, where the exchange fills the links; and while stock clients have some that are missing
 // here, those that no dcfs host has, and a few more, or all of them when there
 // are no dcfs hosts. Otherwise the library asks nobody for anything.
 //
@@ -62,17 +61,9 @@ func (l *lending) waiting(e *exchange) bool {
 // would offer it when its turn comes.
 func (l *lending) demanded(s *Swarm, e *exchange) {
 	l.read = time.Now()
-	if l.streams(s, e, l.read) {
-		return
-	}
 	if l.mode != lendAll && s.t.BytesMissing() != 0 {
 		l.change(s, e, lendAll)
 	}
-}
-
-// streams says whether somebody reads in order, and dcfs hosts are there to give it.
-func (l *lending) streams(s *Swarm, e *exchange, now time.Time) bool {
-	return e.plan.Peers() > 0 && s.node.depth.streams(readingFor, now)
 }
 
 // settle looks at who is there, and changes what is left to whom.
@@ -88,7 +79,6 @@ func (l *lending) settle(s *Swarm, e *exchange) {
 	stock := e.stock(s.t)
 	mode := lendNone
 	switch {
-	case stock == 0 && l.streams(s, e, now):
 	case now.Sub(l.read) < readingFor, l.waiting(e), stock > 0 && e.plan.Peers() == 0:
 		mode = lendAll
 	case stock > 0:

@@ -201,7 +201,7 @@ func (p *Plan) ask(q *peer, i piece.Index) {
 	q.bytes += size
 	p.bytes += size
 	kind := Want
-	if p.urge[i] >= piece.Window {
+	if p.urge[i] == piece.Demand {
 		kind, a.urgent = Urgent, true
 	}
 	q.offered.remove(i)

@@ -143,7 +143,7 @@ func (p *Plan) Clock(now time.Time) { p.now = now }
 func (p *Plan) Want(i piece.Index, u piece.Urgency) {
 	p.urge[i] = u
 	a := p.asked[i]
-	if u >= piece.Window && a != nil && !a.hashing && a.got == 0 && !a.urgent {
+	if u == piece.Demand && a != nil && !a.hashing && a.got == 0 && !a.urgent {
 		a.urgent = true
 		p.send(a.of.id, Hurry, i) // not Urgent: all of it may be under way, and it would come twice
 	}
@@ -169,7 +169,7 @@ func (p *Plan) renew(i piece.Index) {
 		delete(p.urgent, i)
 		return
 	}
-	if p.urge[i] >= piece.Window {
+	if p.urge[i] == piece.Demand {
 		p.urgent[i] = true
 	} else {
 		delete(p.urgent, i)
