@@ -165,6 +165,8 @@ type status struct {
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Peers         int    `json:"peers"`
 	PeerListen    string `json:"peer_listen"`
+	LingerWhy     string `json:"linger_why"`
+	LingerLeftMS  int64  `json:"linger_left_ms"`
 	Waiting       []struct {
 		Path  string `json:"path"`
 		AgeMS int64  `json:"age_ms"`

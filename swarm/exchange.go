@@ -36,7 +36,7 @@ type exchange struct {
 	log    *slog.Logger
 	node   *Node
 	lend   lending
-	speaks sync.Map // the *torrent.PeerConn that speak the extension
+	speaks sync.Map // the *torrent.PeerConn that speak the extension, to its *speaker
 
 	wake chan struct{}
 	look chan chan<- views // who asks what is asked of whom; see views

@@ -41,7 +41,7 @@ func (n *Node) installExchange(c *torrent.Callbacks) {
 		handshake(pc, m)
 		e := n.exchangeOf(pc)
 		if _, speaks := m.M[trade.Extension]; speaks && e != nil {
-			if _, again := e.speaks.LoadOrStore(pc, true); !again {
+			if _, again := e.speaks.LoadOrStore(pc, new(speaker)); !again {
 				e.post(event{kind: joined, conn: pc, who: whoIs(pc.PeerID, m.M)})
 			}
 		}
@@ -100,10 +100,15 @@ func (n *Node) readMessage(pc *torrent.PeerConn, m *pp.Message) {
 	if e == nil {
 		return
 	}
-	if _, speaks := e.speaks.Load(pc); !speaks {
+	peer, speaks := e.speaks.Load(pc)
+	if !speaks {
 		return
 	}
-	defer hide(m, e.n)
+	defer func() {
+		if hide(m, e.n) {
+			peer.(*speaker).keeper.Store(true)
+		}
+	}()
 	switch m.Type {
 	case pp.Have:
 		e.post(event{kind: hasPiece, conn: pc, piece: piece.Index(m.Index)})
@@ -115,19 +120,23 @@ func (n *Node) readMessage(pc *torrent.PeerConn, m *pp.Message) {
 }
 
 // hide has the library not learn that a dcfs host has the keeper, the last of n
-// pieces; see lending.
-func hide(m *pp.Message, n int) {
+// pieces, and says whether it has; see lending.
+func hide(m *pp.Message, n int) (hidden bool) {
 	switch {
 	case m.Type == pp.Have && int(m.Index) == n-1:
 		m.Keepalive = true // which the library passes over
+		return true
 	case m.Type == pp.HaveAll:
 		m.Type, m.Bitfield = pp.Bitfield, make([]bool, (n+7)/8*8) // whole bytes, as they come
 		for i := range n - 1 {
 			m.Bitfield[i] = true
 		}
+		return true
 	case m.Type == pp.Bitfield && len(m.Bitfield) >= n:
+		hidden = m.Bitfield[n-1]
 		m.Bitfield[n-1] = false
 	}
+	return hidden
 }
 
 // readTrade passes a message of the extension on; it keeps the payload, which

@@ -45,6 +45,7 @@ type Swarm struct {
 	announce sync.WaitGroup
 
 	bytes  sources
+	needs  needs
 	wrongs atomic.Int64 // pieces whose hash was wrong
 
 	mu      sync.Mutex

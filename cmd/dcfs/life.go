@@ -23,6 +23,7 @@ func lifeFlags() []cli.Flag {
 		originFlag(), jsonFlag(),
 		&cli.StringFlag{Name: "activate", Usage: "swap this symlink `LINK` to the copy once it is materialised (default: none)"},
 		&cli.DurationFlag{Name: "linger", Value: 30 * time.Second, Usage: "seed on for this `TIME` after the copy stands"},
+		&cli.DurationFlag{Name: "linger-max", DefaultText: "ten times --linger", Usage: "and on while connected peers fetch pieces that few others have, until this `TIME` is over in all; 0s: only for --linger"},
 		&cli.StringFlag{Name: "detach-after", Usage: "return 0 when this `STAGE` is reached and go on in the background: mounted or materialised (default: stay in the foreground)"},
 		&cli.StringFlag{Name: "at-end", Value: agent.AtEndHandover, Usage: "what becomes of the mount, `HOW`: handover (the path turns native), unmount, or keep (serve until told to end)"},
 		&cli.DurationFlag{Name: "read-timeout", Value: 30 * time.Second, Usage: "a read of the mount fails with EIO after this `TIME`"},
@@ -153,7 +154,9 @@ func lifeResult(c *cli.Context, s control.Status, log string) error {
 
 // lifeConfig reads the flags of lifeFlags.
 func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
-	cfg.Linger = c.Duration("linger")
+	if cfg.Linger, cfg.LingerMax = c.Duration("linger"), -1; c.IsSet("linger-max") {
+		cfg.LingerMax = c.Duration("linger-max")
+	}
 	cfg.ReadTimeout = c.Duration("read-timeout")
 	cfg.Wait = c.Duration("wait")
 	cfg.DiskPatience = c.Duration("disk-patience")
@@ -167,7 +170,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if cfg.AtEnd, err = oneOf(c, "at-end", agent.AtEndHandover, agent.AtEndUnmount, agent.AtEndKeep); err != nil {
 		return err
 	}
-	if err := notNegative(c, "linger", "read-timeout", "wait", "disk-patience", "max-peers"); err != nil {
+	if err := notNegative(c, "linger", "linger-max", "read-timeout", "wait", "disk-patience", "max-peers"); err != nil {
 		return err
 	}
 	if cfg.Rack, err = config.ReadRack(c.String("rack")); err != nil {

@@ -98,6 +98,9 @@ func statusTable(w io.Writer, all []control.Status) error {
 			s.PID, orDash(s.Version), s.State, age(s.StateSince), percent(s.BytesHave, s.Bytes), size(s.Bytes),
 			size(s.DownRate), size(s.UpRate), s.Peers, s.Seeds, waits(s.Waiting),
 			size(s.Cache.Used), size(s.Cache.Budget), orDash(where(s)))
+		if s.LingerWhy != "" {
+			fmt.Fprintf(t, "\tseeds on %s\n", s.LingerWhy)
+		}
 		if s.Reason != "" {
 			fmt.Fprintf(t, "\t%s\n", s.Reason)
 		}

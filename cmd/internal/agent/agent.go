@@ -53,7 +53,8 @@ type Config struct {
 	RunDir     string
 	Activate   string // symlink to swap once materialised; empty for none
 
-	Linger      time.Duration
+	Linger      time.Duration // that it seeds on in any case
+	LingerMax   time.Duration // that it does at most, while peers need it; below 0 for ten times Linger
 	AtEnd       string        // AtEnd…; empty for AtEndHandover
 	ReadTimeout time.Duration // of one read of the mount; 0 for 30 s
 	Wait        time.Duration // for metadata and a first peer; 0 for 60 s

@@ -66,7 +66,8 @@ type life struct {
 	since     time.Time
 	reason    string
 	lingerEnd time.Time
-	ready     bool // the fields above may be read by status
+	lingerWhy string // why it goes on until then
+	ready     bool   // the fields above may be read by status
 	readyAt   time.Time
 	rates     rates
 	holdup    holdup
@@ -257,18 +258,6 @@ func (l *life) handOver() error {
 	return l.server.Handover(l.cfg.Dest)
 }
 
-// linger seeds on for the window, or until ctx ends.
-func (l *life) linger(ctx context.Context) {
-	l.mu.Lock()
-	l.lingerEnd = time.Now().Add(l.cfg.Linger)
-	l.mu.Unlock()
-	if l.native != nil {
-		l.native.lived = true
-	}
-	l.enter(control.Lingering, nil)
-	sleep(ctx, l.cfg.Linger)
-}
-
 // finish waits, after the linger, for what --at-end says. The deferred closing
 // of the stages does the rest.
 func (l *life) finish(ctx context.Context) error {
@@ -289,13 +278,4 @@ func (l *life) finish(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

@@ -24,7 +24,7 @@ func (l *life) Status() control.Status {
 		s.Bytes, s.Pieces = l.rel.Layout.Total, l.rel.Layout.Count()
 	}
 	if l.state == control.Lingering {
-		s.LingerLeftMS = max(0, time.Until(l.lingerEnd).Milliseconds())
+		s.LingerLeftMS, s.LingerWhy = max(0, time.Until(l.lingerEnd).Milliseconds()), l.lingerWhy
 	}
 	if l.ready {
 		l.addFigures(&s)

@@ -53,6 +53,7 @@ type File struct {
 	PeerAllow  *gate.Networks
 
 	Linger      *time.Duration
+	LingerMax   *time.Duration
 	ReadTimeout *time.Duration
 	Wait        *time.Duration
 	AtEnd       *string

@@ -38,6 +38,7 @@ var settings = map[string]setting{
 	"peer-allow":         {true, into(func(f *File) **gate.Networks { return &f.PeerAllow }, networks)},
 	"rack":               {false, into(func(f *File) **string { return &f.Rack }, rack)},
 	"linger":             {false, into(func(f *File) **time.Duration { return &f.Linger }, duration)},
+	"linger-max":         {false, into(func(f *File) **time.Duration { return &f.LingerMax }, duration)},
 	"read-timeout":       {false, into(func(f *File) **time.Duration { return &f.ReadTimeout }, duration)},
 	"wait":               {false, into(func(f *File) **time.Duration { return &f.Wait }, duration)},
 	"at-end":             {false, into(func(f *File) **string { return &f.AtEnd }, word("handover", "unmount", "keep"))},

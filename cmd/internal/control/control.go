@@ -75,7 +75,8 @@ type Status struct {
 	Traffic
 	Waiting      []Wait `json:"waiting"`
 	Cache        Cache  `json:"cache"`
-	LingerLeftMS int64  `json:"linger_left_ms"`
+	LingerLeftMS int64  `json:"linger_left_ms"`       // if nothing changes
+	LingerWhy    string `json:"linger_why,omitempty"` // why it seeds on until then
 
 	Bound *Bound `json:"bound,omitempty"` // what bounds the whole release now; nil once it is here
 	Held  []Held `json:"held,omitempty"`  // what bounded it how long so far, longest first
