@@ -28,6 +28,7 @@ wants() {
 		command -v setfacl|acl|access control lists
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
+		command -v nft|nftables|ports that a firewall closes
 		command -v chromium|chromium fonts-dejavu-core|the status page
 		command -v sshd|openssh-server|deploy by a real ssh
 		command -v promtool|prometheus|metrics, alert rules, dashboard

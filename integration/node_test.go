@@ -162,6 +162,9 @@ type status struct {
 	Bytes         int64  `json:"bytes"`
 	BytesHave     int64  `json:"bytes_have"`
 	BytesFetched  int64  `json:"bytes_fetched"`
+	BytesOrigin   int64  `json:"bytes_origin"`
+	BytesPeers    int64  `json:"bytes_peers"`
+	BytesWebSeed  int64  `json:"bytes_webseed"`
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Peers         int    `json:"peers"`
 	PeerListen    string `json:"peer_listen"`

@@ -71,6 +71,9 @@ func (s *Swarm) start(trackers, peers []string) {
 		}
 	}
 	s.task(func() { s.hedgeLate(ctx) })
+	if s.web != nil {
+		s.task(func() { s.askWeb(ctx) })
+	}
 }
 
 // task runs f until the swarm is left; both Leave and Node.Close wait for it.

@@ -86,6 +86,7 @@ type event struct {
 	urge  piece.Urgency
 	good  bool
 	who   trade.Who
+	done  chan struct{} // closed when it was handled; may be nil
 }
 
 type eventKind int
@@ -101,6 +102,7 @@ const (
 	stands                      // the store has piece now, or no more: good
 	checked                     // piece was hashed: good
 	forgotten                   // the library asks nobody for piece
+	viaWeb                      // piece is being fetched from a web seed, or no more: good
 	maxPending = 1 << 14
 )
 
@@ -283,6 +285,11 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		s.mu.Lock()
 		s.askAnew(ev.piece, e.lend.told[ev.piece])
 		s.mu.Unlock()
+	case viaWeb:
+		e.lend.viaWeb(s, e, ev.piece, ev.good)
+		if ev.done != nil {
+			close(ev.done)
+		}
 	case said:
 		if id != 0 {
 			e.hear(id, ev.msg)

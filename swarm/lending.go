@@ -22,6 +22,7 @@ type lending struct {
 	read   time.Time // when a piece was demanded last
 	mode   lendMode
 	lent   map[piece.Index]bool // in mode lendSome
+	web    map[piece.Index]bool // left to the web seeds, in all modes
 	urge   []piece.Urgency
 	told   []piece.Urgency // what the library knows
 	keeper piece.Index     // the last piece
@@ -29,7 +30,7 @@ type lending struct {
 }
 
 func newLending(n int) lending {
-	return lending{urge: make([]piece.Urgency, n), told: make([]piece.Urgency, n), keeper: piece.Index(max(n-1, 0))}
+	return lending{web: make(map[piece.Index]bool), urge: make([]piece.Urgency, n), told: make([]piece.Urgency, n), keeper: piece.Index(max(n-1, 0))}
 }
 
 type lendMode int
@@ -116,7 +117,7 @@ func (l *lending) change(s *Swarm, e *exchange, mode lendMode) {
 		}
 	}
 	for i := range l.urge {
-		e.plan.Lend(piece.Index(i), mode == lendAll && !l.keeps(e, piece.Index(i)))
+		e.plan.Lend(piece.Index(i), l.lends(e, piece.Index(i)))
 		l.apply(s, e, piece.Index(i))
 	}
 	e.plan.Fill()
@@ -125,7 +126,7 @@ func (l *lending) change(s *Swarm, e *exchange, mode lendMode) {
 // regard looks again who fetches the keeper, after a dcfs host came or went.
 func (l *lending) regard(s *Swarm, e *exchange) {
 	if l.mode == lendAll {
-		e.plan.Lend(l.keeper, !l.keeps(e, l.keeper))
+		e.plan.Lend(l.keeper, l.lends(e, l.keeper))
 		l.apply(s, e, l.keeper)
 		e.plan.Fill()
 	}
@@ -136,11 +137,30 @@ func (l *lending) keeps(e *exchange, i piece.Index) bool {
 	return i == l.keeper && e.plan.Peers() > 0
 }
 
+// lends says whether somebody else than the exchange fetches piece i.
+func (l *lending) lends(e *exchange, i piece.Index) bool {
+	return l.web[i] || l.mode == lendAll && !l.keeps(e, i) || l.mode == lendSome && l.lent[i]
+}
+
+// viaWeb leaves piece i to the web seeds, or takes it back.
+func (l *lending) viaWeb(s *Swarm, e *exchange, i piece.Index, begins bool) {
+	if begins {
+		l.web[i] = true
+	} else {
+		delete(l.web, i)
+	}
+	e.plan.Lend(i, l.lends(e, i))
+	l.apply(s, e, i)
+	if !begins {
+		e.plan.Fill()
+	}
+}
+
 // apply tells the library how urgent piece i is.
 func (l *lending) apply(s *Swarm, e *exchange, i piece.Index) {
 	u := l.urge[i]
 	switch {
-	case l.mode == lendNone && (l.kept || i != l.keeper), l.mode == lendSome && !l.lent[i], l.mode == lendAll && l.keeps(e, i):
+	case l.web[i], l.mode == lendNone && (l.kept || i != l.keeper), l.mode == lendSome && !l.lent[i], l.mode == lendAll && l.keeps(e, i):
 		u = piece.None
 	}
 	if u != l.told[i] {
@@ -160,7 +180,7 @@ func (l *lending) replenish(s *Swarm, e *exchange, count int) {
 		case e.plan.Copies(i) == 0:
 		case i == l.keeper: // the library does not see these copies
 			delete(l.lent, i)
-			e.plan.Lend(i, false)
+			e.plan.Lend(i, l.lends(e, i))
 			l.apply(s, e, i)
 		default:
 			few++
@@ -168,7 +188,7 @@ func (l *lending) replenish(s *Swarm, e *exchange, count int) {
 	}
 	for k := len(l.urge) - 1; k >= 0; k-- { // from behind: the exchange begins elsewhere
 		i := piece.Index(k)
-		if l.urge[i] == piece.None || l.lent[i] || e.plan.Asked(i) || e.store.Have(i) {
+		if l.urge[i] == piece.None || l.lent[i] || l.web[i] || e.plan.Asked(i) || e.store.Have(i) {
 			continue
 		}
 		if e.plan.Copies(i) > 0 {

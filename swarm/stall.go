@@ -36,7 +36,7 @@ func (s *stall) look(now time.Time, useful int64, waiting bool) bool {
 // unstall closes all connections if nothing has come for too long; the next
 // offer of peers opens them again.
 func (s *Swarm) unstall(state *stall) {
-	st := s.Stats()
+	st := s.peerStats()
 	waiting := s.t.Info() != nil && s.t.BytesMissing() > 0 && st.Peers > 0
 	if !state.look(time.Now(), st.Useful, waiting) {
 		return

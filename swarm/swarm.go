@@ -28,6 +28,8 @@ type Spec struct {
 	// Rack names the rack that this host stands in, in at most 64 bytes; "" for
 	// none. Hosts in one rack fetch each piece from outside about once.
 	Rack string
+	// WebSeeds are asked for what peers do not serve.
+	WebSeeds WebSeeds
 }
 
 // Swarm is a node's part in the exchange of one release. It is safe for
@@ -41,6 +43,7 @@ type Swarm struct {
 	hedge *hedge
 
 	exchange *exchange // nil when only the metadata is wanted
+	web      *web      // nil without web seeds
 	stop     context.CancelFunc
 	announce sync.WaitGroup
 
@@ -71,6 +74,9 @@ func (n *Node) Join(ctx context.Context, spec Spec) (*Swarm, error) {
 		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
 	}
 	s := &Swarm{node: n, rack: spec.Rack, log: n.log, asks: newAsks(), hedge: newHedge(), exchange: e}
+	if s.web, err = newWeb(spec, n.gate); err != nil {
+		return nil, fmt.Errorf("the info dictionary of %x: %w", spec.InfoHash, err)
+	}
 	if e != nil {
 		if _, taken := n.exchanges.LoadOrStore(spec.InfoHash, e); taken {
 			return nil, fmt.Errorf("the swarm %x is joined already", spec.InfoHash)
@@ -140,6 +146,7 @@ func (s *Swarm) apply(changes []piece.Change) {
 		case s.left:
 		case s.exchange != nil:
 			s.exchange.post(event{kind: wanted, piece: c.Piece, urge: c.Urgency})
+		case s.web.has(c.Piece):
 		default:
 			s.t.Piece(int(c.Piece)).SetPriority(priorities[c.Urgency])
 		}
@@ -254,7 +261,7 @@ func (s *Swarm) askForgotten() {
 
 // Stats are a swarm's figures since it was joined.
 type Stats struct {
-	Received int64 // payload bytes that came from peers, duplicates included
+	Received int64 // payload bytes that came, duplicates included
 	Useful   int64 // of those, the ones that were not here before
 	Sent     int64 // payload bytes sent to peers
 	Peers    int   // connections now
@@ -264,6 +271,16 @@ type Stats struct {
 
 // Stats returns the swarm's figures.
 func (s *Swarm) Stats() Stats {
+	st := s.peerStats()
+	if s.web != nil {
+		web := s.web.bytes.Load()
+		st.Received, st.Useful = st.Received+web, st.Useful+web
+	}
+	return st
+}
+
+// peerStats are those without what came from web seeds.
+func (s *Swarm) peerStats() Stats {
 	st := s.t.Stats()
 	var came, useful, sent int64
 	seeds := st.ConnectedSeeders

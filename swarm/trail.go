@@ -115,6 +115,19 @@ func (k *trail) note(p *torrent.Peer, i piece.Index, bytes int) {
 	}
 }
 
+// noteWeb remembers that piece i came from a web seed.
+func (k *trail) noteWeb(t *torrent.Torrent, i piece.Index) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if from := k.came[t]; from != nil {
+		from.note(i, webSeedName)
+		from.bytes.first.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
+// webSeedName stands for the address of a peer.
+const webSeedName = "web seed"
+
 // sender puts a name to a peer; to an open connection only once, since that
 // takes longer than all else that is done for a block. k.mu is held.
 func (k *trail) sender(p *torrent.Peer) sender {
@@ -183,7 +196,7 @@ const originClient = " (origin)"
 func (k *contacts) name(p *torrent.Peer) (name string, origin bool) {
 	c, ok := p.TryAsPeerConn()
 	if !ok {
-		return "web seed", false
+		return webSeedName, false
 	}
 	client, _ := c.PeerClientName.Load().(string)
 	return k.listens(c), strings.HasSuffix(client, originClient)
@@ -289,12 +302,21 @@ func (s *Swarm) From(i piece.Index) []string {
 type Sources struct {
 	Origin int64 // of peers that call themselves an origin
 	Peers  int64
-	First  time.Time // when the first byte came; zero for not yet
+	Web    int64 // of web seeds
+
+	First   time.Time // when the first byte came; zero for not yet
+	WebLast time.Time // when a piece came from a web seed last; likewise
 }
 
 // Sources returns where the bytes came from since the swarm was joined.
 func (s *Swarm) Sources() Sources {
 	out := Sources{Origin: s.bytes.origin.Load(), Peers: s.bytes.peers.Load()}
+	if s.web != nil {
+		out.Web = s.web.bytes.Load()
+		if ns := s.web.last.Load(); ns != 0 {
+			out.WebLast = time.Unix(0, ns)
+		}
+	}
 	if ns := s.bytes.first.Load(); ns != 0 {
 		out.First = time.Unix(0, ns)
 	}
@@ -306,6 +328,7 @@ type Trouble struct {
 	HashFailures int64            // pieces that came with a wrong hash
 	Banned       int              // addresses that are talked to no more
 	Trackers     map[string]error // the trackers that failed the last time, and how
+	WebSeeds     map[string]error // likewise the web seeds that were asked
 }
 
 // Trouble returns what went wrong.
@@ -316,9 +339,16 @@ func (s *Swarm) Trouble() Trouble {
 			banned[a.Unmap()] = true
 		}
 	}
+	if s.exchange != nil {
+		for _, ip := range s.exchange.bans.list() {
+			if a, err := netip.ParseAddr(ip); err == nil {
+				banned[a.Unmap()] = true
+			}
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Trouble{HashFailures: s.wrongs.Load(), Banned: len(banned), Trackers: make(map[string]error)}
+	out := Trouble{HashFailures: s.wrongs.Load(), Banned: len(banned), Trackers: make(map[string]error), WebSeeds: s.web.trouble()}
 	for tr, err := range s.unheard {
 		out.Trackers[tr] = err
 	}

@@ -38,6 +38,7 @@ func lifeFlags() []cli.Flag {
 		tradeFlag(),
 		tlsFlag(), allowFlag(),
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
+		&cli.StringSliceFlag{Name: "web-seed", Usage: "fetch from below this `URL`, a directory that holds one of the release's name, what no peer serves; may be repeated, \"none\" for no web seed (default: the release's, then the origins')"},
 		&cli.StringFlag{Name: "peer-listen", Usage: "accept peers on `HOST:PORT`; port 0 for any (default: the first free port of 7072–7171)"},
 		&cli.StringFlag{Name: "http", Usage: "serve a status page, /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
 		&cli.BoolFlag{Name: "report", Value: true, Usage: "tell the origins every few seconds how this host is, for their status page; --report=false does not"},
@@ -183,6 +184,9 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 		return err
 	}
 	if cfg.Origins, err = originsOf(c); err != nil {
+		return err
+	}
+	if cfg.WebSeeds, err = webSeedsOf(c); err != nil {
 		return err
 	}
 	if cfg.PeerListen, err = listenOf(c, "peer-listen"); err != nil {

@@ -74,6 +74,18 @@ func originsOf(c *cli.Context) ([]string, error) {
 	return origins, nil
 }
 
+// webSeedsOf reads --web-seed.
+func webSeedsOf(c *cli.Context) ([]string, error) {
+	if len(c.StringSlice("web-seed")) == 0 {
+		return nil, nil
+	}
+	seeds, err := config.ParseWebSeeds(strings.Join(c.StringSlice("web-seed"), ","))
+	if err != nil {
+		return nil, usage(fmt.Sprintf("--web-seed: %v", err), helpOf(c))
+	}
+	return seeds, nil
+}
+
 // listenOf reads a flag that holds an address to listen on; it may be empty.
 func listenOf(c *cli.Context, flag string) (string, error) {
 	if c.String(flag) == "" {

@@ -88,7 +88,7 @@ func (g *Gate) dial(ctx context.Context, addr, name string) (net.Conn, error) {
 		return nil, fmt.Errorf("%s: %w", raw.RemoteAddr(), ErrOutside)
 	}
 	abandon(raw)
-	raw = g.Rates.pace(raw)
+	raw = g.Rates.Pace(raw)
 	if g.Identity == nil {
 		return raw, nil
 	}

@@ -117,7 +117,7 @@ func (l *Listener) judge(raw net.Conn) {
 		return
 	}
 	l.prepare(raw)
-	raw = g.Rates.pace(raw)
+	raw = g.Rates.Pace(raw)
 	if g.Identity == nil {
 		l.admit(raw)
 		return

@@ -47,8 +47,8 @@ func quantum(all []*Limit) int {
 	return q
 }
 
-// pace has a connection heed the rates.
-func (r Rates) pace(c net.Conn) net.Conn {
+// Pace has a connection heed the rates.
+func (r Rates) Pace(c net.Conn) net.Conn {
 	if !limited(r.Up) && !limited(r.Down) {
 		return c
 	}

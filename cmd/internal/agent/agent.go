@@ -67,6 +67,7 @@ type Config struct {
 	MaxPeers   int
 	Trade      bool     // exchange pieces with dcfs hosts by the plan of swarm/trade
 	Peers      []string // HOST:PORT
+	WebSeeds   []string // URLs to ask before those of the release and its origins; config.NoWebSeed alone: none at all
 	PeerListen string
 	Gate       *gate.Gate           // who may connect, and how this host proves itself; nil for everybody and not at all
 	HTTP       string               // HOST:PORT of the page, /metrics and /healthz; empty for none

@@ -16,6 +16,10 @@ import (
 // for.
 const silence = 2 * time.Second
 
+// webLately is how long after a piece of a web seed that is where things come
+// from.
+const webLately = 3 * time.Second
+
 // facts is what is known when somebody asks what bounds the transfer of a file.
 type facts struct {
 	now      time.Time
@@ -30,6 +34,7 @@ type facts struct {
 	trackers map[string]error
 	downCap  int64 // bytes a second; 0 for none
 	trend    trend
+	web      time.Time // when a piece came from a web seed last
 }
 
 // judge names what bounds a transfer. The order is that of what would remain:
@@ -37,7 +42,7 @@ type facts struct {
 // talk to bounds it whatever the processor does.
 func judge(f facts) control.Bound {
 	for _, test := range []func(facts) (control.Bound, bool){
-		boundNothing, boundDisk, boundPeers, boundChoked, boundCap, boundSilent, boundBacklog, boundCPU,
+		boundNothing, boundDisk, boundWebSeed, boundPeers, boundChoked, boundCap, boundSilent, boundBacklog, boundCPU,
 	} {
 		if b, ok := test(f); ok {
 			return b
@@ -76,6 +81,21 @@ func boundDisk(f facts) (control.Bound, bool) {
 		Kind: control.BoundDisk, Since: &f.diskBad,
 		Text: fmt.Sprintf("the disk has refused pieces for %s: %v", lasting(f.now, f.diskBad), f.disk),
 		Try:  "make room below " + f.dest + ", or look for the disk's errors with dmesg",
+	}, true
+}
+
+// boundWebSeed: what is missing comes by HTTP.
+func boundWebSeed(f facts) (control.Bound, bool) {
+	if f.web.IsZero() || f.now.Sub(f.web) > webLately {
+		return control.Bound{}, false
+	}
+	if b, ok := boundCap(f); ok {
+		return b, true
+	}
+	return control.Bound{
+		Kind: control.BoundWebSeed,
+		Text: fmt.Sprintf("no peer serves what is missing; %s a second come from a web seed", humanize.IBytes(uint64(f.trend.rate))),
+		Try:  "that is a fallback: start the origin's peer port, or a host that has the whole release, or open the way to them",
 	}, true
 }
 

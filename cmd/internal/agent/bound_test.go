@@ -48,6 +48,9 @@ func TestJudge(t *testing.T) {
 			control.BoundCPU, "0.9 s"},
 		{"waits less than it runs", facts{missing: 3, joined: true, links: []control.Link{busy},
 			trend: trend{cpu: 0.5, queued: 0.4}}, control.BoundNetwork, ""},
+		{"web seed", facts{missing: 3, joined: true, web: short, trend: trend{rate: 1 << 20}}, control.BoundWebSeed, "1.0 MiB"},
+		{"web seed and a limit", facts{missing: 3, joined: true, web: short, downCap: 1 << 20, trend: trend{throttled: 0.8}}, control.BoundDownCap, ""},
+		{"a web seed of long ago", facts{missing: 3, joined: true, web: long, links: []control.Link{busy}}, control.BoundNetwork, ""},
 		{"behind others", facts{missing: 3, joined: true, links: []control.Link{{Addr: "a", Holds: 1}}}, control.BoundNetwork, "come first"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -95,7 +95,7 @@ func (l *life) sample() metrics.Sample {
 func (l *life) addTraffic(s *metrics.Sample) {
 	st, from, trouble := l.swarm.Stats(), l.swarm.Sources(), l.swarm.Trouble()
 	s.Received, s.Useful, s.Known = st.Received, st.Useful, st.Known
-	s.FromOrigin, s.FromPeers = from.Origin, from.Peers
+	s.FromOrigin, s.FromPeers, s.FromWeb = from.Origin, from.Peers, from.Web
 	s.HashFailures, s.Banned, s.LostTrackers = trouble.HashFailures, trouble.Banned, len(trouble.Trackers)
 	for _, w := range l.store.Waits() {
 		s.WaitingPieces++

@@ -137,7 +137,7 @@ func (l *life) adopt(rel *release.Release, trackers []string) {
 func (l *life) join(ctx context.Context) error {
 	s, err := l.node.Join(ctx, swarm.Spec{
 		InfoHash: l.rel.InfoHash, Info: l.rel.Info, Total: l.rel.Layout.Total, Trackers: l.trackers,
-		Peers: l.cfg.Peers, Store: l.store, Rack: l.cfg.Rack,
+		Peers: l.cfg.Peers, Store: l.store, Rack: l.cfg.Rack, WebSeeds: l.webSeeds(),
 	})
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func (l *life) addFigures(s *control.Status) {
 	}
 	s.Peers, s.Seeds = st.Peers, st.Seeds
 	from, trouble := l.swarm.Sources(), l.swarm.Trouble()
-	s.BytesOrigin, s.BytesPeers = from.Origin, from.Peers
+	s.BytesOrigin, s.BytesPeers, s.BytesWebSeed = from.Origin, from.Peers, from.Web
 	if !from.First.IsZero() {
 		s.FirstByteMS = max(1, from.First.Sub(l.started).Milliseconds())
 	}

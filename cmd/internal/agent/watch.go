@@ -52,10 +52,10 @@ func (w *watch) check(now time.Time) error {
 		return err
 	}
 	st := w.life.swarm.Stats()
-	w.reached = w.reached || st.Peers > 0
+	w.reached = w.reached || st.Peers > 0 || st.Useful > 0
 	if !w.reached && now.After(w.deadline) && w.life.store.Stats().Claimed == 0 && !w.life.reusing.Load() {
-		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known): is the origin running and its peer port reachable? name a peer with --peer",
-			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known)
+		return fmt.Errorf("%w: no peer answered within %s (trackers %v, %d peers known)%s: is the origin running and its peer port reachable? name a peer with --peer, or a web seed with --web-seed",
+			ErrNoSource, w.life.cfg.Wait, w.life.trackers, st.Known, w.life.failedWebSeeds())
 	}
 	err, since := w.life.store.DiskError()
 	if err == nil {

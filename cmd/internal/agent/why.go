@@ -162,7 +162,7 @@ func (l *life) facts(q *question, r piece.Range, readyAt time.Time, w control.Wh
 	f := facts{
 		now: q.now, missing: r.Len() - w.PiecesHave, joined: true, joinedAt: readyAt, dest: l.cfg.Dest,
 		links: w.Links, known: l.swarm.Stats().Known, trackers: l.swarm.Trouble().Trackers,
-		downCap: l.cfg.DownRate, trend: l.pulse.trend(),
+		downCap: l.cfg.DownRate, trend: l.pulse.trend(), web: l.swarm.Sources().WebLast,
 	}
 	f.disk, f.diskBad = l.store.DiskError()
 	return f

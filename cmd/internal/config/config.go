@@ -51,6 +51,7 @@ type File struct {
 	Rack       *string
 	PeerTLS    *string // a directory
 	PeerAllow  *gate.Networks
+	WebSeed    *[]string // URLs of directories, or NoWebSeed
 
 	Linger      *time.Duration
 	LingerMax   *time.Duration

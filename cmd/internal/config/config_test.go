@@ -44,6 +44,7 @@ peer-listen: 0.0.0.0:0
 rack: r7
 peer-tls: /etc/dcfs/tls
 peer-allow: [10.0.0.0/8, "fd00::/8"]
+web-seed: [http://mirror/releases/, https://b/]
 linger: 1m30s
 linger-max: 10m
 read-timeout: 30s
@@ -60,7 +61,7 @@ func TestLoad(t *testing.T) {
 	}
 	if !slices.Equal(*f.Origin, []string{"http://origin-1:7070", "https://origin-2"}) || *f.State != "/srv/dcfs" || *f.Run != "/run/dcfs" ||
 		*f.Trusted != "/etc/dcfs/trusted.d" || *f.PublishTokenFile != "/etc/dcfs/token" || *f.TraceTokenFile != "/etc/dcfs/trace.token" || *f.Cache != 4<<30 || *f.Up != 100e6 || *f.Down != 0 || *f.HostUp != 125e6 || *f.HostDown != 0 ||
-		*f.MaxPeers != 30 || *f.Listen != ":7070" || *f.PeerListen != "0.0.0.0:0" || *f.Rack != "r7" || *f.PeerTLS != "/etc/dcfs/tls" || f.PeerAllow.String() != "10.0.0.0/8,fd00::/8" || *f.Linger != 90*time.Second || *f.LingerMax != 10*time.Minute ||
+		*f.MaxPeers != 30 || *f.Listen != ":7070" || *f.PeerListen != "0.0.0.0:0" || *f.Rack != "r7" || !slices.Equal(*f.WebSeed, []string{"http://mirror/releases/", "https://b/"}) || *f.PeerTLS != "/etc/dcfs/tls" || f.PeerAllow.String() != "10.0.0.0/8,fd00::/8" || *f.Linger != 90*time.Second || *f.LingerMax != 10*time.Minute ||
 		*f.ReadTimeout != 30*time.Second || *f.Wait != time.Minute || *f.AtEnd != "handover" || *f.LogLevel != "warn" || *f.LogFormat != "json" {
 		t.Errorf("got %+v", f)
 	}

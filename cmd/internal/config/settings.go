@@ -37,6 +37,7 @@ var settings = map[string]setting{
 	"peer-tls":           {false, into(func(f *File) **string { return &f.PeerTLS }, absolute)},
 	"peer-allow":         {true, into(func(f *File) **gate.Networks { return &f.PeerAllow }, networks)},
 	"rack":               {false, into(func(f *File) **string { return &f.Rack }, rack)},
+	"web-seed":           {true, into(func(f *File) **[]string { return &f.WebSeed }, ParseWebSeeds)},
 	"linger":             {false, into(func(f *File) **time.Duration { return &f.Linger }, duration)},
 	"linger-max":         {false, into(func(f *File) **time.Duration { return &f.LingerMax }, duration)},
 	"read-timeout":       {false, into(func(f *File) **time.Duration { return &f.ReadTimeout }, duration)},
@@ -66,6 +67,26 @@ func ParseOrigins(s string) ([]string, error) {
 		u, err := url.Parse(part)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("%q is no origin: want a URL such as http://origin:7070", part)
+		}
+		out = append(out, part)
+	}
+	return out, nil
+}
+
+// NoWebSeed instead of URLs of web seeds says that none is to be used.
+const NoWebSeed = "none"
+
+// ParseWebSeeds reads URLs of directories, separated by commas, or NoWebSeed.
+func ParseWebSeeds(s string) ([]string, error) {
+	if strings.TrimSpace(s) == NoWebSeed {
+		return []string{NoWebSeed}, nil
+	}
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		part = strings.TrimSpace(part)
+		u, err := url.Parse(part)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("%q is no web seed: want a URL such as http://mirror/releases/, or %s", part, NoWebSeed)
 		}
 		out = append(out, part)
 	}

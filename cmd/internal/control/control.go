@@ -93,12 +93,13 @@ type Held struct {
 type Traffic struct {
 	Bytes         int64  `json:"bytes"` // size of the release's payload
 	BytesHave     int64  `json:"bytes_have"`
-	BytesFetched  int64  `json:"bytes_fetched"` // payload received from peers, waste included
+	BytesFetched  int64  `json:"bytes_fetched"` // payload received, waste included
 	BytesReused   int64  `json:"bytes_reused"`  // verified from what this host had already
 	BytesClaimed  int64  `json:"bytes_claimed"` // on disk by what an earlier process recorded, not hashed yet
 	BytesResumed  int64  `json:"bytes_resumed"` // of these, what was hashed and is right
 	BytesOrigin   int64  `json:"bytes_origin"`  // of what was fetched and new, from peers that call themselves an origin
 	BytesPeers    int64  `json:"bytes_peers"`   // likewise from all others
+	BytesWebSeed  int64  `json:"bytes_webseed"` // likewise by HTTP, from an origin or a web server
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Pieces        int    `json:"pieces"`
 	PiecesHave    int    `json:"pieces_have"`

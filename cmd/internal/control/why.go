@@ -21,6 +21,7 @@ const (
 	BoundStart   = "starting"       // the release's metadata or the swarm is being looked for
 	BoundDisk    = "disk"           // the disk refuses pieces, or takes them slower than they come
 	BoundNoPeers = "no-peers"       // nobody is connected
+	BoundWebSeed = "web-seed"       // no peer serves, a web seed does
 	BoundNobody  = "nobody-has-it"  // peers are, and none has what is missing
 	BoundChoked  = "choked"         // those that have it take no requests
 	BoundDownCap = "down-cap"       // --down

@@ -17,9 +17,9 @@ type Sample struct {
 	Bytes, BytesHave   int64
 	Pieces, PiecesHave int
 
-	FromOrigin, FromPeers, FromReuse int64 // received or taken since the start
-	Received, Useful, Sent           int64
-	Peers, Seeds, Known              int
+	FromOrigin, FromPeers, FromWeb, FromReuse int64 // received or taken since the start
+	Received, Useful, Sent                    int64
+	Peers, Seeds, Known                       int
 
 	WaitingPieces, WaitingReads int
 	OldestWait                  time.Duration
@@ -39,10 +39,11 @@ type of = Part[*Sample]
 var nodeFigures = Figures[*Sample](slices.Concat(
 	releaseFigures,
 	Counters("dcfs_received_bytes_total",
-		"Payload bytes that were not here before, by where they came from: an origin, other servers, or this host's older releases.",
+		"Payload bytes that were not here before, by where they came from: an origin, other servers, web seeds, or this host's older releases.",
 		"source",
 		of{"origin", func(s *Sample) float64 { return float64(s.FromOrigin) }},
 		of{"peer", func(s *Sample) float64 { return float64(s.FromPeers) }},
+		of{"webseed", func(s *Sample) float64 { return float64(s.FromWeb) }},
 		of{"reuse", func(s *Sample) float64 { return float64(s.FromReuse) }}),
 	exchangeFigures, waitFigures,
 	Counters("dcfs_cache_lookups_total", "Lookups of pieces in memory.", "result",
