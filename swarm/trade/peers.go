@@ -160,7 +160,7 @@ func (p *Plan) each() iter.Seq[*peer] {
 func (p *Plan) fillUrgent(i piece.Index) {
 	var best *peer
 	for _, q := range p.order {
-		if q.has.has(i) && (best == nil || q.closed != best.closed && best.closed || q.closed == best.closed && q.bytes < best.bytes) {
+		if q.has.has(i) && !p.avoids(q, i) && (best == nil || q.closed != best.closed && best.closed || q.closed == best.closed && q.bytes < best.bytes) {
 			best = q
 		}
 	}
@@ -215,6 +215,9 @@ func (p *Plan) choose(q *peer) (best piece.Index, ok bool) {
 	from, copies := p.sources(q)
 	seen := 0
 	for i := range p.need.both(from, p.cfg.Start) {
+		if p.avoids(q, i) {
+			continue
+		}
 		if !ok || p.urge[i] > p.urge[best] || p.urge[i] == p.urge[best] && copies[i] < copies[best] {
 			best, ok = i, true
 		}
@@ -239,13 +242,19 @@ func (p *Plan) sources(q *peer) (from set, copies []int32) {
 	return p.rack.outside(q), p.copies
 }
 
+// avoids says whether piece i is not to be asked of a peer that failed, because
+// there are others.
+func (p *Plan) avoids(q *peer, i piece.Index) bool {
+	return p.now.Before(q.shun) && p.copies[i] > 1
+}
+
 // Tick looks after what takes long; call it some twenty times a second.
 func (p *Plan) Tick() {
 	p.expire()
 	p.rack.tick(p)
 	for q := range p.each() {
 		p.fill(q)
-		if q.bytes == 0 && !q.closed && p.bytes < p.cfg.MaxAsked {
+		if q.bytes == 0 && p.bytes < p.cfg.MaxAsked {
 			p.steal(q)
 		}
 	}
@@ -271,6 +280,8 @@ func (p *Plan) expire() {
 			continue
 		}
 		q, silent := a.of, p.silent(a)
+		q.shun = p.now.Add(min(firstShun<<min(q.faults, 10), longestShun))
+		q.faults++
 		p.forget(i)
 		if !silent {
 			continue

@@ -44,7 +44,9 @@ const (
 	stealAfter    = 100 * time.Millisecond // a piece that waits may be asked of an idle peer
 	cancelTimeout = 5 * time.Second
 	dataTimeout   = 20 * time.Second // no byte of a piece came, from a peer that sends others
-	maxScan       = 1024             // pieces looked at to choose one
+	firstShun     = 15 * time.Second // twice as long with each fault
+	longestShun   = 5 * time.Minute
+	maxScan       = 1024 // pieces looked at to choose one
 )
 
 // Plan is what one host asks of others in one swarm.
@@ -93,6 +95,9 @@ type peer struct {
 	closed  bool // it steers: only what it offers may be asked
 	asked   map[piece.Index]*ask
 	bytes   int64 // asked and not received
+
+	faults int       // pieces that did not come, since data came last
+	shun   time.Time // until when it is asked only for what nobody else has
 
 	came  time.Time // when data came last; zero for never
 	heard time.Time // the same, or when its time began anew
@@ -254,6 +259,7 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	a.got += n
 	q.bytes -= n
 	q.came, q.heard = p.now, p.now
+	q.faults = 0
 	q.measure(n, p.now)
 	p.pace.measure(n, p.now)
 	p.peak = max(p.peak, p.pace.rate)

@@ -9,6 +9,7 @@ import (
 
 const (
 	maxQueued    = 1024 // pieces that one peer may wait for
+	maxUrgent    = 32   // of these before all that is not urgent
 	flightTime   = 100 * time.Millisecond
 	urgentFlight = 60 * time.Millisecond
 	urgentLinger = 500 * time.Millisecond
@@ -73,6 +74,9 @@ func NewQueue(layout piece.Layout) *Queue {
 
 // Add queues a piece; it returns false when a peer waits for too many.
 func (q *Queue) Add(j Job, now time.Time) bool {
+	if j.Urgent && q.urgents(j.To) >= maxUrgent {
+		j.Urgent = false
+	}
 	if j.Urgent {
 		q.urgent = now
 	}
@@ -106,6 +110,21 @@ func (q *Queue) Hurry(to PeerID, i piece.Index, now time.Time) {
 	if slices.ContainsFunc(q.waiting, known) || slices.ContainsFunc(q.active, func(b *Block) bool { return known(b.Job) }) {
 		q.Add(Job{To: to, Piece: i, Urgent: true}, now)
 	}
+}
+
+// urgents counts the urgent pieces that a peer waits for.
+func (q *Queue) urgents(id PeerID) (n int) {
+	for _, w := range q.waiting {
+		if w.To == id && w.Urgent {
+			n++
+		}
+	}
+	for _, b := range q.active {
+		if b.To == id && b.Urgent {
+			n++
+		}
+	}
+	return n
 }
 
 // Cancel takes a piece out and says whether it was still waiting.
@@ -146,10 +165,10 @@ func (q *Queue) Next(now time.Time) (Block, bool) {
 		return Block{}, false
 	}
 	each := q.each()
-	if len(q.active) < slots {
+	if q.running() < slots {
 		if j, ok := q.takeFair(func(w Job) bool { return q.room(w.To, each) && !q.busy(w.To) }); ok {
 			q.active = append(q.active, &Block{Job: j})
-		} else if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) }); ok && len(q.active) == 0 {
+		} else if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) }); ok && q.running() == 0 {
 			q.active = append(q.active, &Block{Job: j})
 		} else if ok {
 			q.waiting = slices.Insert(q.waiting, 0, j)
@@ -161,6 +180,17 @@ func (q *Queue) Next(now time.Time) (Block, bool) {
 		}
 	}
 	return Block{}, false
+}
+
+// running counts the pieces under way to peers that did not fall silent: those
+// that did take no slot from others.
+func (q *Queue) running() (n int) {
+	for _, b := range q.active {
+		if f := q.flight[b.To]; f == nil || !f.silent {
+			n++
+		}
+	}
+	return n
 }
 
 // busy says whether a piece is under way to a peer.

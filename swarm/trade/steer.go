@@ -29,10 +29,16 @@ type account struct {
 	open  int // offers outstanding
 	taken int // offers fulfilled since the last tick
 	most  int // how many may be outstanding
+
+	ever bool      // it has got a piece
+	late int       // times that it did not take offers in time, since it got one
+	shun time.Time // until when others are offered more first
 }
 
 const (
 	offerTimeout = 30 * time.Second
+	offerFirst   = 8 * time.Second // for who has not taken any yet
+	offerShun    = time.Minute     // that who is late gets no more, twice as long each time
 	offerLeast   = 2
 	offerTicks   = 4 // offers of so many ticks are outstanding, at the speed of a peer
 )
@@ -74,6 +80,9 @@ func (s *steering) spread(p *Plan, q *peer, i piece.Index) {
 		s.withdraw(i)
 		s.open[q.id].taken++
 	}
+	if a := s.open[q.id]; a != nil { // it fetches, at least from others
+		a.ever, a.late, a.shun = true, 0, time.Time{}
+	}
 	if !s.out.has(i) {
 		s.out.add(i)
 		s.left--
@@ -109,7 +118,7 @@ func (s *steering) offer(p *Plan) {
 		return
 	}
 	for {
-		id, a := s.idlest()
+		id, a := s.idlest(p.now)
 		if a.open >= a.most {
 			return
 		}
@@ -131,14 +140,43 @@ func (s *steering) tick(p *Plan) {
 	s.offer(p)
 }
 
-// idlest returns the peer that may be offered most.
-func (s *steering) idlest() (best PeerID, of *account) {
+// idlest returns the peer that may be offered most, of those that were not late
+// if there are any.
+func (s *steering) idlest(now time.Time) (best PeerID, of *account) {
+	better := func(a *account, id PeerID) bool {
+		if late, than := now.Before(a.shun), now.Before(of.shun); late != than {
+			return than
+		}
+		return a.open-a.most < of.open-of.most || a.open-a.most == of.open-of.most && id < best
+	}
 	for id, a := range s.open {
-		if of == nil || a.open-a.most < of.open-of.most || a.open-a.most == of.open-of.most && id < best {
+		if of == nil || better(a, id) {
 			best, of = id, a
 		}
 	}
 	return best, of
+}
+
+// late says whether an offer was not taken in time; whoever it was made to then
+// gets no others for a while, or a host that hangs would be offered the same
+// pieces again and again.
+func (s *steering) late(o offer, now time.Time) bool {
+	a := s.open[o.to]
+	if a == nil {
+		return true
+	}
+	most := offerTimeout
+	if !a.ever {
+		most = offerFirst
+	}
+	if now.Sub(o.since) < most {
+		return false
+	}
+	if !now.Before(a.shun) {
+		a.shun = now.Add(offerShun << min(a.late, 6))
+		a.late++
+	}
+	return true
 }
 
 // pick returns the next piece that is neither out nor offered.
@@ -151,7 +189,7 @@ func (s *steering) pick(p *Plan) (piece.Index, bool) {
 			continue
 		}
 		o, offered := s.offers[i]
-		if offered && p.now.Sub(o.since) < offerTimeout {
+		if offered && !s.late(o, p.now) {
 			continue
 		}
 		if offered {

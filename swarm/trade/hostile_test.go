@@ -1,0 +1,87 @@
+package trade
+
+import (
+	"testing"
+	"time"
+
+	"dcfs/cache/piece"
+)
+
+// Peers that take what they are sent and acknowledge nothing hold nobody up,
+// however many they are and however urgent they call it.
+func TestSilentReceiversHoldNobodyUp(t *testing.T) {
+	for _, urgent := range []bool{false, true} {
+		q := NewQueue(piece.Layout{Total: 400 << 20, Length: 256 << 10})
+		now := time.Unix(1e9, 0)
+		for id := PeerID(1); id <= 2*slots; id++ {
+			for i := range piece.Index(2 * maxQueued) {
+				q.Add(Job{To: id, Piece: i, Urgent: urgent}, now)
+			}
+		}
+		for range 1000 {
+			q.Next(now)
+		}
+		now = now.Add(silence + time.Second)
+		q.Tick(now)
+		const good = PeerID(99)
+		q.Add(Job{To: good, Piece: 7}, now)
+		var came int64
+		for range 1000 {
+			b, ok := q.Next(now)
+			if ok && b.To == good {
+				came += b.Len
+				q.Acked(good, b.Len, now)
+				continue
+			}
+			if now = now.Add(time.Second); now.Unix()%4 == 0 {
+				q.Tick(now)
+			}
+		}
+		if came != 256<<10 {
+			t.Errorf("urgent %v: %d bytes were sent to a peer that takes them", urgent, came)
+		}
+		if most := 2 * slots * (maxQueued + slots + int(q.limit/BlockLength)); len(q.waiting)+len(q.active) > most {
+			t.Errorf("urgent %v: %d pieces are queued", urgent, len(q.waiting)+len(q.active))
+		}
+	}
+}
+
+// A peer that calls everything urgent has only so much before the others.
+func TestEverythingIsUrgent(t *testing.T) {
+	q := NewQueue(piece.Layout{Total: 400 << 20, Length: 64 << 10})
+	now := time.Unix(1e9, 0)
+	for i := range piece.Index(200) {
+		q.Add(Job{To: 1, Piece: i, Urgent: true}, now)
+	}
+	q.Add(Job{To: 2, Piece: 5}, now)
+	for n := 0; ; n++ {
+		b, ok := q.Next(now)
+		if !ok || n > 4*maxUrgent {
+			t.Fatalf("the other waits after %d blocks", n)
+		}
+		if b.To == 2 {
+			return
+		}
+		q.Acked(b.To, b.Len, now)
+	}
+}
+
+// Hosts that say that they have everything and never answer cost a little time:
+// they are asked last.
+func TestMutePeers(t *testing.T) {
+	const pieces = 200
+	w := newNetwork(t, 10, pieces)
+	for _, mute := range []int{3, 7} {
+		w.hosts[mute].dead = true
+		for k, h := range w.hosts {
+			if k != mute && k != 0 { // the seeder would believe that all is out
+				h.plan.HasAll(PeerID(mute + 1))
+			}
+		}
+	}
+	ticks := w.finish(4000)
+	t.Logf("%d ticks, %d without mute peers", ticks, pieces*2/w.hosts[0].rate)
+	if most := int((offerFirst + dataTimeout) / simTick); ticks > most {
+		t.Errorf("it took %d ticks; after %d nobody should be asked who is mute", ticks, most)
+	}
+}
