@@ -63,8 +63,7 @@ func (s *Swarm) add(source torrent.PeerSource, list []netip.AddrPort) {
 	connected, now := s.connected(), time.Now()
 	var infos []torrent.PeerInfo
 	for _, a := range list {
-		banned := s.exchange != nil && s.exchange.bans.has(a.Addr().String())
-		if !connected[a] && !banned && !s.hedge.rests(a, now) {
+		if !connected[a] && !s.node.bans.has(a.Addr().String()) && !s.hedge.rests(a, now) {
 			infos = append(infos, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(a), Source: source})
 		}
 	}

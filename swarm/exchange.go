@@ -43,6 +43,9 @@ type exchange struct {
 	done chan struct{}     // closed when run has ended
 	mu   sync.Mutex
 	in   []event
+	// What waits there of messages, and of whom.
+	inBytes int
+	talk    []*speaker
 
 	// Of run alone:
 	plan    *trade.Plan
@@ -52,13 +55,13 @@ type exchange struct {
 	toCheck *backlog
 	fresh   []piece.Index // that the library does not know of yet
 	told    time.Time     // when it was told last
+	forgave time.Time     // when blocks that nobody asked for were forgotten last
 
 	up       sync.Mutex // guards queue and open
 	open     map[trade.PeerID]*torrent.PeerConn
 	queue    *trade.Queue
 	upWake   chan struct{}
 	received counter
-	bans     bans
 	seeds    atomic.Int64 // peers of the exchange that have everything
 }
 
@@ -73,7 +76,10 @@ type counter struct {
 type link struct {
 	conn    *torrent.PeerConn
 	unacked int64
-	unasked int // blocks that nobody asked for
+	unasked int     // blocks that nobody asked for; half of them are forgotten from time to time
+	words   float64 // messages that it may send without a block going either way
+	at      time.Time
+	sent    int64 // bytes to it for which it got words
 }
 
 // event is something that happened.
@@ -86,24 +92,25 @@ type event struct {
 	urge  piece.Urgency
 	good  bool
 	who   trade.Who
+	why   string
 	done  chan struct{} // closed when it was handled; may be nil
 }
 
 type eventKind int
 
 const (
-	joined     eventKind = iota // conn speaks the extension; who it is
-	left                        // conn is closed
-	hasPiece                    // conn has piece
-	hasSome                     // conn has have
-	hasAll                      // conn has everything
-	said                        // conn sent msg
-	wanted                      // piece is wanted as urge says
-	stands                      // the store has piece now, or no more: good
-	checked                     // piece was hashed: good
-	forgotten                   // the library asks nobody for piece
-	viaWeb                      // piece is being fetched from a web seed, or no more: good
-	maxPending = 1 << 14
+	joined    eventKind = iota // conn speaks the extension; who it is
+	left                       // conn is closed
+	hasPiece                   // conn has piece
+	hasSome                    // conn has have
+	hasAll                     // conn has everything
+	said                       // conn sent msg
+	wanted                     // piece is wanted as urge says
+	stands                     // the store has piece now, or no more: good
+	checked                    // piece was hashed: good
+	forgotten                  // the library asks nobody for piece
+	viaWeb                     // piece is being fetched from a web seed, or no more: good
+	offended                   // conn broke the rules: why
 )
 
 func newExchange(n *Node, spec Spec) (*exchange, error) {
@@ -116,7 +123,7 @@ func newExchange(n *Node, spec Spec) (*exchange, error) {
 		return nil, err
 	}
 	e := &exchange{
-		sums: sums, bans: bans{ips: make(map[string]bool)},
+		sums:  sums,
 		store: spec.Store, layout: layout, n: layout.Count(), steers: spec.Steer, rack: spec.Rack, log: n.log, node: n,
 		wake: make(chan struct{}, 1), look: make(chan chan<- views), done: make(chan struct{}), upWake: make(chan struct{}, 1),
 		conns: make(map[trade.PeerID]*link), ids: make(map[*torrent.PeerConn]trade.PeerID),
@@ -131,18 +138,11 @@ func newExchange(n *Node, spec Spec) (*exchange, error) {
 	return e, nil
 }
 
-// post leaves an event for run. A peer that floods is cut off.
+// post leaves an event for run.
 func (e *exchange) post(ev event) {
 	e.mu.Lock()
-	full := len(e.in) >= maxPending && ev.kind == said
-	if !full {
-		e.in = append(e.in, ev)
-	}
+	e.in = append(e.in, ev)
 	e.mu.Unlock()
-	if full {
-		go ev.conn.Close() // it takes the library's lock, which our caller holds
-		return
-	}
 	signal(e.wake)
 }
 
@@ -157,7 +157,11 @@ func (e *exchange) events() []event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	in := e.in
-	e.in = nil
+	e.in, e.inBytes = nil, 0
+	for _, sp := range e.talk {
+		sp.pending, sp.bytes = 0, 0
+	}
+	e.talk = e.talk[:0]
 	return in
 }
 
@@ -192,6 +196,7 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 			e.plan.Clock(now)
 			e.plan.Tick()
 			e.seeds.Store(int64(e.plan.Seeds()))
+			e.forgive(now)
 			e.up.Lock()
 			e.queue.Tick(now)
 			e.up.Unlock()
@@ -239,13 +244,13 @@ func (e *exchange) handle(s *Swarm, ev event) {
 	id := e.ids[ev.conn]
 	switch ev.kind {
 	case joined:
-		if e.bans.has(ip(ev.conn)) {
+		if e.node.bans.has(ip(ev.conn)) {
 			_ = ev.conn.Close() // it never fails
 			return
 		}
 		e.lastID++
 		id = e.lastID
-		e.ids[ev.conn], e.conns[id] = id, &link{conn: ev.conn}
+		e.ids[ev.conn], e.conns[id] = id, &link{conn: ev.conn, words: maxWords, at: time.Now()}
 		e.up.Lock()
 		e.open[id] = ev.conn
 		e.up.Unlock()
@@ -290,8 +295,11 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		if ev.done != nil {
 			close(ev.done)
 		}
+	case offended:
+		e.node.bans.strike(ip(ev.conn), ev.why)
+		_ = ev.conn.Close() // it never fails
 	case said:
-		if id != 0 {
+		if id != 0 && e.mayTalk(e.conns[id], ev.msg.Kind) {
 			e.hear(id, ev.msg)
 		}
 	}

@@ -153,13 +153,10 @@ func (n *Node) readTrade(ev torrent.PeerConnReadExtensionMessageEvent) {
 	if e == nil {
 		return
 	}
-	m, err := trade.Decode(ev.Payload, e.n)
-	if err != nil {
-		n.log.Debug("closing the connection", "peer", ev.PeerConn.RemoteAddr, "cause", err)
-		go ev.PeerConn.Close() // it takes the library's lock, which is held here
-		return
+	if v, speaks := e.speaks.Load(ev.PeerConn); speaks {
+		m, err := trade.Decode(ev.Payload, e.n)
+		e.listen(ev.PeerConn, v.(*speaker), m, len(ev.Payload), err)
 	}
-	e.post(event{kind: said, conn: ev.PeerConn, msg: m})
 }
 
 func ip(c *torrent.PeerConn) string {
@@ -185,6 +182,13 @@ func (c *counter) sentTo(pc *torrent.PeerConn, n int64) {
 	defer c.mu.Unlock()
 	c.sent += n
 	c.up[pc] += n
+}
+
+// sentOf is how many bytes went to a peer.
+func (c *counter) sentOf(pc *torrent.PeerConn) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.up[pc]
 }
 
 func (c *counter) forget(pc *torrent.PeerConn) {

@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha1"
-	"maps"
-	"slices"
+	"fmt"
 	"sync"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 const (
 	// Each block: a sender may have no more than one under way to each of many.
 	ackEvery  = trade.BlockLength
-	maxUnask  = 1 << 10 // blocks that nobody asked for until the connection is closed
+	maxUnask  = 1 << 10 // blocks that nobody asked for, of which half are forgotten every forgetUnask
 	verifiers = 2
 )
 
@@ -36,6 +35,7 @@ func (e *exchange) take(id trade.PeerID, m trade.Message) {
 		e.node.trail.note(&l.conn.Peer, m.Piece, int(n))
 	} else {
 		if l.unasked++; l.unasked > maxUnask {
+			e.node.bans.ban(ip(l.conn), "it sends what it was not asked for", banFor)
 			_ = l.conn.Close() // it never fails
 		}
 		return
@@ -112,33 +112,8 @@ func (e *exchange) verify(ctx context.Context) {
 // ban ends the exchange with who sent a wrong piece. The whole piece came from
 // one peer, so it is clear who that was.
 func (e *exchange) ban(c check) {
-	e.log.Warn("a peer sent a piece that is wrong; its address is banned", "peer", c.from.RemoteAddr, "piece", int(c.piece))
-	e.bans.add(ip(c.from))
+	e.node.bans.ban(ip(c.from), fmt.Sprintf("it sent piece %d, which is wrong", c.piece), banForWrong)
 	_ = c.from.Close() // it never fails
-}
-
-// bans are the addresses that sent something wrong.
-type bans struct {
-	mu  sync.Mutex
-	ips map[string]bool
-}
-
-func (b *bans) add(ip string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ips[ip] = true
-}
-
-func (b *bans) has(ip string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ips[ip]
-}
-
-func (b *bans) list() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Collect(maps.Keys(b.ips))
 }
 
 // deliver sends what is asked for until ctx ends.

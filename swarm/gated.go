@@ -27,7 +27,7 @@ func (n *Node) listenWith(c *torrent.ClientConfig, addr string) (err error) {
 	// A second dial with another handshake gains nothing behind the gate.
 	c.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{RequirePreferred: true}
 	if len(g.Allow) > 0 {
-		c.IPBlocklist = blocklist{g.Allow}
+		c.IPBlocklist = blocklist{n.bans, g.Allow}
 	}
 	if n.client, err = torrent.NewClient(c); err != nil {
 		lis.Close()
@@ -51,15 +51,18 @@ func (d gateDialer) Dial(ctx context.Context, addr string) (net.Conn, error) {
 // TCP.
 func (gateDialer) DialerNetwork() string { return "tcp" }
 
-// blocklist keeps the library from addresses that are not allowed, which others
-// may name to it.
-type blocklist struct{ allowed gate.Networks }
+// blocklist keeps the library from addresses that are banned, and from such that
+// are not allowed, which others may name to it.
+type blocklist struct {
+	*bans
+	allowed gate.Networks
+}
 
 // Lookup implements iplist.Ranger.
 func (b blocklist) Lookup(ip net.IP) (iplist.Range, bool) {
 	a, ok := netip.AddrFromSlice(ip)
-	return iplist.Range{First: ip, Last: ip}, !ok || !b.allowed.Has(a)
+	if !ok || !b.allowed.Has(a) {
+		return iplist.Range{First: ip, Last: ip}, true
+	}
+	return b.bans.Lookup(ip)
 }
-
-// NumRanges implements iplist.Ranger.
-func (b blocklist) NumRanges() int { return len(b.allowed) }

@@ -29,6 +29,10 @@ type Need struct {
 // speaker is a peer that speaks the extension.
 type speaker struct {
 	keeper atomic.Bool // it has the piece that the library never learns of; see hide
+
+	// Guarded by exchange.mu:
+	pending, bytes int  // its messages that wait to be handled
+	offended       bool // it is being closed
 }
 
 // needs remembers which peers make progress.

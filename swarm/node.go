@@ -63,6 +63,7 @@ type Node struct {
 	lis    *gate.Listener // nil: the library listens
 	http   *http.Client   // for trackers
 	depth  *depth
+	bans   *bans
 	trail  *trail
 	log    *slog.Logger
 
@@ -106,8 +107,9 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q: the port is no number from 0 to 65535", ErrListen, addr)
 	}
-	n := &Node{depth: newDepth(), gate: cfg.Gate, http: trackerClient(cfg.Gate), log: cfg.Log}
+	n := &Node{depth: newDepth(), bans: newBans(cfg.Log), gate: cfg.Gate, http: trackerClient(cfg.Gate), log: cfg.Log}
 	client := clientConfig(cfg, host, int(port))
+	client.IPBlocklist = n.bans
 	n.depth.install(&client.Callbacks)
 	guardMessages(&client.Callbacks)
 	n.noteSizes(&client.Callbacks)

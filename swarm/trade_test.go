@@ -71,8 +71,8 @@ func TestTraderThatLies(t *testing.T) {
 	spec.Peers = []string{liar.Addr(), honest.node.Addr()}
 	h.join(spec)
 	h.mustComplete()
-	for _, ip := range h.swarm.exchange.bans.list() {
-		if ip != "127.0.0.2" {
+	for _, ip := range h.node.bans.list() {
+		if ip.String() != "127.0.0.2" {
 			t.Errorf("%s was banned, and was honest", ip)
 		}
 	}

@@ -339,12 +339,8 @@ func (s *Swarm) Trouble() Trouble {
 			banned[a.Unmap()] = true
 		}
 	}
-	if s.exchange != nil {
-		for _, ip := range s.exchange.bans.list() {
-			if a, err := netip.ParseAddr(ip); err == nil {
-				banned[a.Unmap()] = true
-			}
-		}
+	for _, a := range s.node.bans.list() {
+		banned[a] = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
