@@ -168,6 +168,7 @@ type status struct {
 	BytesUploaded int64  `json:"bytes_uploaded"`
 	Peers         int    `json:"peers"`
 	PeerListen    string `json:"peer_listen"`
+	Banned        int    `json:"banned"`
 	LingerWhy     string `json:"linger_why"`
 	LingerLeftMS  int64  `json:"linger_left_ms"`
 	Waiting       []struct {

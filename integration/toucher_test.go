@@ -23,7 +23,7 @@ const roleEnv = "DCFS_INTEGRATION_ROLE"
 
 // play plays a role and returns its exit code.
 func play(role string, args []string) int {
-	roles := map[string]func([]string) error{"touch": touch, "stay": stay, "probe": probe}
+	roles := map[string]func([]string) error{"touch": touch, "stay": stay, "probe": probe, "misbehave": misbehave}
 	if err := roles[role](args); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
 		return 1
