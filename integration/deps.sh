@@ -29,6 +29,7 @@ wants() {
 		command -v mkfs.xfs|xfsprogs|filesystems with reflinks
 		command -v mkfs.btrfs|btrfs-progs|filesystems with reflinks
 		command -v nft|nftables|ports that a firewall closes
+		command -v dnsmasq|dnsmasq-base|origins by DNS
 		command -v chromium|chromium fonts-dejavu-core|the status page
 		command -v sshd|openssh-server|deploy by a real ssh
 		command -v promtool|prometheus|metrics, alert rules, dashboard

@@ -59,8 +59,9 @@ func (s *Swarm) start(trackers, peers []string) {
 	ctx, cancel := context.WithCancel(s.node.open)
 	s.stop = cancel
 	book := &addressBook{seen: make(map[netip.AddrPort]bool)}
+	s.lasts, s.book, s.told = ctx, book, make(map[string]bool)
 	for _, tr := range trackers {
-		s.task(func() { s.announceTo(ctx, tr, book) })
+		s.AddTracker(tr)
 	}
 	s.task(func() { s.offer(ctx, peers, book) })
 	if e := s.exchange; e != nil {
@@ -74,6 +75,22 @@ func (s *Swarm) start(trackers, peers []string) {
 	if s.web != nil {
 		s.task(func() { s.askWeb(ctx) })
 	}
+}
+
+// maxTrackers bounds how many trackers are announced to.
+const maxTrackers = 64
+
+// AddTracker begins to announce to a tracker, until Leave, and says whether that
+// is new.
+func (s *Swarm) AddTracker(tracker string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving || s.told[tracker] || len(s.told) >= maxTrackers {
+		return false
+	}
+	s.told[tracker] = true
+	s.task(func() { s.announceTo(s.lasts, tracker, s.book) })
+	return true
 }
 
 // task runs f until the swarm is left; both Leave and Node.Close wait for it.

@@ -45,6 +45,8 @@ type Swarm struct {
 	exchange *exchange // nil when only the metadata is wanted
 	web      *web      // nil without web seeds
 	stop     context.CancelFunc
+	book     *addressBook
+	lasts    context.Context // until Leave
 	announce sync.WaitGroup
 
 	bytes  sources
@@ -53,6 +55,8 @@ type Swarm struct {
 
 	mu      sync.Mutex
 	left    bool                 // the library forgot the torrent
+	leaving bool                 // Leave was called
+	told    map[string]bool      // the trackers that are announced to
 	plan    *piece.Plan          // how much each piece is wanted
 	doubts  sync.Mutex           // its own lock: suspect may be called under the library's
 	doubt   map[piece.Index]bool // guarded by doubts; see recheckDoubts
@@ -327,6 +331,9 @@ func (s *Swarm) Peers() []Peer {
 // the exchange. Further calls do nothing.
 func (s *Swarm) Leave(ctx context.Context) {
 	s.leaves.Do(func() {
+		s.mu.Lock()
+		s.leaving = true
+		s.mu.Unlock()
 		s.stop()
 		done := make(chan struct{})
 		s.node.tasks.Go(func() { // ends with the announcers, whose requests have a deadline

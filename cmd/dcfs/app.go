@@ -93,7 +93,7 @@ func jsonFlag() cli.Flag {
 
 func originFlag() cli.Flag {
 	return &cli.StringSliceFlag{Name: "origin",
-		Usage: "origin `URL`, such as http://origin:7070; repeat or separate with commas for several (default: none)"}
+		Usage: "origin `URL`, such as http://origin:7070, or srv:_dcfs._tcp.example.net for what its DNS records name; repeat or separate with commas for several (default: none)"}
 }
 
 func trustedFlags() []cli.Flag {

@@ -183,7 +183,7 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if err := mayGive(cfg.Owner); err != nil {
 		return err
 	}
-	if cfg.Origins, err = originsOf(c); err != nil {
+	if cfg.Origins, err = namedOrigins(c); err != nil {
 		return err
 	}
 	if cfg.WebSeeds, err = webSeedsOf(c); err != nil {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -65,8 +67,22 @@ func quantity(c *cli.Context, flag string, parse func(string) (int64, error)) (i
 	return n, nil
 }
 
-// originsOf reads --origin: base URLs, each once.
+// originsOf reads --origin: base URLs, each once. Names of SRV records are looked
+// up.
 func originsOf(c *cli.Context) ([]string, error) {
+	origins, err := namedOrigins(c)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, lookupTime)
+	defer cancel()
+	return catalog.Expand(ctx, origins)
+}
+
+const lookupTime = 5 * time.Second
+
+// namedOrigins reads --origin as it stands.
+func namedOrigins(c *cli.Context) ([]string, error) {
 	origins, err := catalog.ParseOrigins(c.StringSlice("origin")...)
 	if err != nil {
 		return nil, fmt.Errorf("--origin: %w", err)

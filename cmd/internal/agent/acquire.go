@@ -115,10 +115,18 @@ func (l *life) closeNode() {
 // acquire finds the release and proves that it may be used here.
 func (l *life) acquire(ctx context.Context) error {
 	if l.cfg.Resume != nil {
+		ctx, cancel := context.WithTimeout(ctx, lookupTime)
+		defer cancel()
+		if err := l.findOrigins(ctx); err != nil {
+			l.cfg.Origins = nil // the mount goes on all the same
+		}
 		return l.inherit()
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
 	defer cancel()
+	if err := l.findOrigins(ctx); err != nil {
+		return err
+	}
 	client := &catalog.Client{Origins: l.cfg.Origins, Identity: l.cfg.Gate.Identity}
 	defer client.Close()
 	src, err := catalog.Resolve(ctx, l.cfg.Release, catalog.Options{Client: client, Log: l.log})

@@ -198,6 +198,7 @@ func (l *life) run(ctx, background context.Context, group *errgroup.Group) error
 		return err
 	}
 	group.Go(func() error { return l.beatOn(background) })
+	group.Go(func() error { return l.rediscover(background) })
 	defer l.startReuse(background)()
 	group.Go(func() error { l.followTrace(background); return nil })
 	group.Go(func() error { l.shareTrace(background); return nil })

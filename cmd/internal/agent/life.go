@@ -36,6 +36,7 @@ type life struct {
 	mapped   []byte // what rel shares memory with, if that is not on the heap
 	trackers []string
 	origins  []string        // base URLs of who has the release
+	named    []string        // Config.Origins before names were looked up; nil if there are none
 	hint     *prefetch.Trace // of --trace; nil for none
 	whole    bool            // the copy stood already when the life began
 	atStart  *piece.Set      // what a former process left; nil for nothing

@@ -63,10 +63,13 @@ func ParseOrigins(words ...string) ([]string, error) {
 }
 
 func parseOrigin(s string) (string, error) {
+	if IsSRV(s) {
+		return parseSRV(s)
+	}
 	u, err := url.Parse(s)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
 		u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Contains(s, ",") { // which stands between origins
-		return "", fmt.Errorf("%w: %q is not an origin's URL: write http://HOST:7070", ErrUsage, clip(s))
+		return "", fmt.Errorf("%w: %q is not an origin's URL: write http://HOST:7070, or srv:NAME", ErrUsage, clip(s))
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Host) + strings.TrimRight(u.EscapedPath(), "/"), nil
 }

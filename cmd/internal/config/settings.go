@@ -64,6 +64,10 @@ func ParseOrigins(s string) ([]string, error) {
 	var out []string
 	for part := range strings.SplitSeq(s, ",") {
 		part = strings.TrimRight(strings.TrimSpace(part), "/")
+		if strings.HasPrefix(part, "srv:") || strings.HasPrefix(part, "srvs:") { // whoever uses it looks closer
+			out = append(out, part)
+			continue
+		}
 		u, err := url.Parse(part)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("%q is no origin: want a URL such as http://origin:7070", part)
