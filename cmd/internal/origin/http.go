@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -134,6 +135,7 @@ func (s *service) put(w http.ResponseWriter, r *http.Request) {
 	changed, err := s.receive(r.Context(), r.PathValue("version"), r.Body)
 	if err != nil {
 		s.fail(w, err)
+		hearOut(w, r.Body)
 		return
 	}
 	if _, err := s.shelf.find(r.Context(), r.PathValue("version")); err != nil {
@@ -146,6 +148,17 @@ func (s *service) put(w http.ResponseWriter, r *http.Request) {
 	}
 	s.reply(w, code, publishAnswer{Schema: catalog.Schema, Changed: changed})
 }
+
+// hearOut sends a refusal at once and then listens for a moment: who is still sending
+// would find the connection reset, and never read why.
+func hearOut(w http.ResponseWriter, body io.Reader) {
+	c := http.NewResponseController(w)
+	_ = c.Flush() // it and what follows fail when nobody is there any more
+	_ = c.SetReadDeadline(time.Now().Add(hearOutFor))
+	_, _ = io.Copy(io.Discard, body)
+}
+
+const hearOutFor = 2 * time.Second
 
 // publishAnswer answers a PUT.
 type publishAnswer struct {
@@ -183,11 +196,16 @@ func (s *service) receive(ctx context.Context, version string, body io.Reader) (
 }
 
 func (s *service) reply(w http.ResponseWriter, code int, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		s.log.Error("a request failed", "cause", err)
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	w.WriteHeader(code)
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
+	if _, err := w.Write(append(text, '\n')); err != nil {
 		s.log.Debug("writing an answer", "cause", err)
 	}
 }
