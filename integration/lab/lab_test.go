@@ -216,7 +216,9 @@ func TestLeftoversFailTheTest(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	// A grandchild that outlives its parent, as a detached daemon does.
-	if err := a.Command(ctx, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo").Run(); err != nil {
+	// Between fork and exec it has another command line, or none.
+	const grandchild = `setsid sleep 1000 >/dev/null 2>&1 </dev/null & until grep -q ^sleep /proc/$!/cmdline; do :; done`
+	if err := a.Command(ctx, "sh", "-c", grandchild).Run(); err != nil {
 		t.Fatal(err)
 	}
 	f.run()

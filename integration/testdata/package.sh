@@ -32,7 +32,7 @@ on dcfs --version
 on getent passwd dcfs || fail "no user dcfs"
 [ "$(on stat -c %a:%U /run/dcfs /var/lib/dcfs | sort -u)" = 755:root ] || fail "directories of tmpfiles.d"
 on dpkg --verify dcfs
-on sh -c 'zcat /usr/share/man/man8/dcfs.8.gz' | grep -q 'why' || fail "manual page"
+grep -q why <<<"$(zcat "$root/usr/share/man/man8/dcfs.8.gz")" || fail "manual page"
 on bash -n /usr/share/bash-completion/completions/dcfs
 
 echo "== units"

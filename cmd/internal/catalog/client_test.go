@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -142,6 +143,28 @@ func TestHostileOrigins(t *testing.T) {
 				if !errors.Is(err, c.want) || name == "endless" && !errors.Is(err, errTooLong) {
 					t.Errorf("%v, want %v", err, c.want)
 				}
+			}
+		})
+	}
+}
+
+// TestClosedDoor: an origin that lets this host not in closes the connection, which
+// arrives as its end or as a reset.
+func TestClosedDoor(t *testing.T) {
+	for linger, name := range map[int]string{0: "reset", -1: "closed"} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				c, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.(*net.TCPConn).SetLinger(linger)
+				c.Close()
+			})
+			_, err := clientFor(t, url).List(t.Context())
+			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "--peer-allow") {
+				t.Errorf("%v does not say why", err)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -159,7 +160,9 @@ func transportFailure(ctx context.Context, err error) error {
 		return fail(ErrUnreachable, errSilent)
 	}
 	f := &failure{kind: ErrUnreachable, detail: err}
-	if errors.Is(err, io.EOF) { // as an origin does that wants TLS, or no host of this network
+	// As an origin does that wants TLS, or no host of this network: which of the two
+	// it is depends on who was faster.
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		f.hint = "check that `dcfs origin` runs there; one with --peer-tls wants https:// in its URL and --peer-tls here, one with --peer-allow this host's network in that"
 	}
 	return f

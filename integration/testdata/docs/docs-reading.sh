@@ -8,5 +8,5 @@ prepare() {
 lingers() { wait "${running[mount]}"; }
 check() {
 	[ -s web-1.trace ] || fail "no trace"
-	command dcfs ls | grep -q web-2 || fail "web-2 is not published"
+	grep -q web-2 <<<"$(command dcfs ls)" || fail "web-2 is not published"
 }
