@@ -134,7 +134,7 @@ func (f *fleetLab) strike(c fault, was, now string) {
 		if c.step == "fetch" { // it has to be fetched there
 			must(t, os.RemoveAll(filepath.Join(n.Releases(), now)))
 		}
-		if strings.Contains(c.do, "filling") {
+		if c.step == "fetch" && strings.Contains(c.do, "kill_all") || strings.Contains(c.do, "filling") { // not done before the fault strikes
 			n.Shape(lab.Shape{Down: "20mbit"})
 		}
 		do := c.do
