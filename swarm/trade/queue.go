@@ -13,10 +13,11 @@ const (
 	flightTime   = 100 * time.Millisecond
 	urgentFlight = 60 * time.Millisecond
 	urgentLinger = 500 * time.Millisecond
-	minFlight    = 96 << 10
-	minEach      = BlockLength + 1 // two blocks
+	minFlight    = slots * 2 * BlockLength // on slow links, too: with less, half of the slots wait for the others
+	minUrgent    = 96 << 10                // the same while something is urgent
+	minEach      = BlockLength + 1         // two blocks
 	maxFlight    = 8 << 20
-	firstFlight  = 512 << 10
+	firstFlight  = minFlight
 	flightEvery  = 300 * time.Millisecond
 	bestOf       = 16 // measurements, of which the fastest counts
 )
@@ -313,11 +314,11 @@ func (q *Queue) Acked(from PeerID, n int64, now time.Time) {
 	if span < 2*flightEvery {
 		q.rates[q.next] = float64(q.acked) / span.Seconds()
 		q.next = (q.next + 1) % bestOf
-		want := flightTime
+		want, least := flightTime, int64(minFlight)
 		if now.Sub(q.urgent) < urgentLinger {
-			want = urgentFlight
+			want, least = urgentFlight, minUrgent
 		}
-		q.limit = min(max(int64(slices.Max(q.rates[:])*want.Seconds()), minFlight), maxFlight)
+		q.limit = min(max(int64(slices.Max(q.rates[:])*want.Seconds()), least), maxFlight)
 	}
 	q.since, q.acked = now, 0
 }
