@@ -53,7 +53,7 @@ var deployFaults = []fault{
 	{step: "swap", name: "swap, kill", do: "start; kill -9 $pid; kill_all; finish", other: "start; sleep 0.01; kill_all; finish"},
 	{step: "swap", name: "swap, coordinator", do: "kill_coordinator; sleep 1.5; " + late, other: "kill_coordinator; run", dies: true},
 	{step: "swap", name: "swap, partition", do: "cut; lost", other: "start; wait $pid; cut; lost", left: true},
-	{step: "swap", name: "swap, disk full", do: "fill_disk; run"},
+	{step: "swap", name: "swap, disk full", do: "fill_disk; run", deployed: true}, // it takes no space but that of the way back before
 	{step: "swap", name: "swap, wrong key", do: "untrust; run", deployed: true},
 	{step: "health", name: "health, kill", do: "start; kill -9 $pid; kill_all; finish"},
 	{step: "health", name: "health, coordinator", do: "kill_coordinator; run", dies: true},
@@ -63,7 +63,7 @@ var deployFaults = []fault{
 	{step: "back", name: "rollback, kill", do: "rm $faults/$host.$step; start; sleep 0.005; kill_all; finish", other: "start; kill -9 $pid; kill_all; finish", left: true},
 	{step: "back", name: "rollback, coordinator", do: "kill_coordinator; run", dies: true},
 	{step: "back", name: "rollback, partition", do: "cut; lost", left: true},
-	{step: "back", name: "rollback, disk full", do: "fill_disk; run", left: true},
+	{step: "back", name: "rollback, disk full", do: "fill_disk; run"},
 	{step: "back", name: "rollback, wrong key", do: "untrust; run"},
 }
 
@@ -219,6 +219,8 @@ func (f *fleetLab) told(c fault, r result, on map[string]string, was, now string
 	for i, h := range d.Hosts {
 		isHit := i >= hitFirst && i <= hitLast
 		switch {
+		case strings.Contains(c.do, "fill_disk") && isHit && c.step != "fetch" && !c.deployed && h.State != "back":
+			t.Errorf("a full disk keeps it from going back: %+v", h)
 		case h.State == "unknown":
 			// Who can be asked says where it is.
 			known := filepath.Base(h.Target) == on[h.Host]

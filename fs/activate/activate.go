@@ -59,9 +59,10 @@ type Options struct {
 //	open, flock STATE/links/….lock
 //	lstat(LINK); readlink(LINK)
 //	read STATE/links/….json
-//	write, fsync, rename STATE/links/….json; fsync(STATE/links)   durable.Dir.WriteFile
-//	symlink, rename LINK; fsync(PARENT)     durable.Dir.ReplaceSymlink
+//	pwrite, fsync STATE/links/….json; fsync(STATE/links)  durable.Disk.WriteRecord
+//	symlink, exchange LINK; fsync(PARENT)                 durable.Dir.ReplaceSymlink
 //
+// What LINK was before stays beside it as .LINK.swap: the way back takes no space.
 // The history is on the disk before the link moves: a link that leads to the
 // new target always has a way back. testdata/swap.golden has every call.
 func Swap(link, target string, opt Options) (previous string, err error) {
@@ -88,7 +89,7 @@ func Swap(link, target string, opt Options) (previous string, err error) {
 // Rollback moves link back to where it led before, which must still be allowed
 // (or forced), and returns where it leads now and where it led until now.
 // Rolling back twice leads back to the start: after an error or a crash look
-// where the link leads, and finish the job with Swap.
+// where the link leads, and finish the job with Swap. It takes no space on the disk.
 //
 // Errors wrap ErrNoHistory, and those of Swap. The calls are those of Swap.
 func Rollback(link string, opt Options) (now, was string, err error) {

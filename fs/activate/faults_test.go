@@ -89,8 +89,8 @@ func (s turn) done(t *testing.T, dir string) {
 	if to := s.holds(t, dir); to != s.to {
 		t.Errorf("the link leads to %s, not %s", to, s.to)
 	}
-	if _, err := os.Lstat(dir + "/.current.swap"); err == nil {
-		t.Error("the temporary link is left")
+	if back, err := os.Readlink(dir + "/.current.swap"); err != nil || back != dir+"/B" {
+		t.Errorf("beside the link is %q, %v, and not the way back", back, err)
 	}
 }
 

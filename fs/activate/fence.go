@@ -39,8 +39,10 @@ func Inspect(link string, opt Options) (f Fence, err error) {
 //
 //	lock STATE/links/….lock
 //	readlink(LINK)
-//	write STATE/links/….json       durably
-//	symlink, rename, fsync(PARENT)  or unlink, fsync(PARENT)
+//	write STATE/links/….json        durably, in its place
+//	exchange, fsync(PARENT)         or unlink, fsync(PARENT)
+//
+// None of that takes space where Swap was before it: a full disk goes back, too.
 func TakeBack(link string, opt Options) (now, was string, err error) {
 	err = withLink(link, opt, func(l *pointer) error {
 		now, was = l.now, l.now
@@ -51,7 +53,7 @@ func TakeBack(link string, opt Options) (now, was string, err error) {
 		undo := l.undoable()
 		if undo {
 			now = l.hist.From
-			h = history{Current: now, Previous: was, Older: l.hist.Older, From: now}
+			h = history{Current: now, Previous: was, Older: l.previous(), From: now}
 		}
 		h.Epoch, h.Closed = opt.Epoch, true
 		if err := l.write(h); err != nil || !undo {

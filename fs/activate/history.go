@@ -15,7 +15,8 @@ import (
 // history is what STATE/links holds of a link. It is written before the link
 // moves, so after a crash the link may still lead to Previous: what was before
 // that is Older. The link itself says which of the two is the case, and
-// nothing has to be written after the swap.
+// nothing has to be written after the swap. It is a durable record, which a full
+// disk takes, too.
 type history struct {
 	Schema   int    `json:"schema"` // 1
 	Link     string `json:"link"`
@@ -51,7 +52,7 @@ func (l *pointer) write(h history) error {
 	if err != nil {
 		return err
 	}
-	if err := l.opt.Disk.WriteFile(historyPath(l.opt.State, l.path), append(b, '\n'), 0o644); err != nil {
+	if err := l.opt.Disk.WriteRecord(historyPath(l.opt.State, l.path), append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("its history: %w", err)
 	}
 	l.hist = h
@@ -63,11 +64,8 @@ func historyPath(state, link string) string {
 	return filepath.Join(state, "links", hex.EncodeToString(sum[:16])+".json")
 }
 
-// maxHistory bounds a history that is read: three paths and a link.
-const maxHistory = 64 << 10
-
 func readHistory(disk durable.Disk, file string) (h history, err error) {
-	b, err := disk.ReadFile(file, maxHistory)
+	b, err := disk.ReadRecord(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return history{}, nil
 	}

@@ -52,7 +52,9 @@ func TestCallsAndFailures(t *testing.T) {
 		{"WriteFile", func(k Disk, dir string) error { return k.WriteFile(dir+"/f", []byte("new"), 0o640) },
 			[]string{"create .f.tmp-…", "fchmod .f.tmp-…", "write .f.tmp-…", "fsync .f.tmp-…", "rename f", "fsync"}},
 		{"ReplaceSymlink", func(k Disk, dir string) error { return k.ReplaceSymlink("new", dir+"/l") },
-			[]string{"symlink .l.swap", "rename l", "fsync"}},
+			[]string{"symlink .l.swap", "exchange l", "fsync"}},
+		{"WriteRecord", func(k Disk, dir string) error { return k.WriteRecord(dir+"/r", []byte("new"), 0o640) },
+			[]string{"write r", "fsync r", "fsync"}},
 		{"Rename", func(k Disk, dir string) error { return k.Rename(dir+"/a/x", dir+"/b/y") },
 			[]string{"rename b/y", "fsync b", "fsync a"}},
 		{"MkdirAll", func(k Disk, dir string) error { return k.MkdirAll(dir+"/a/n/m", 0o755) },
@@ -85,7 +87,7 @@ func prepared(t *testing.T) string {
 	dir := t.TempDir()
 	for _, err := range []error{
 		os.WriteFile(dir+"/f", []byte("old"), 0o600), os.Symlink("old", dir+"/l"),
-		os.Mkdir(dir+"/a", 0o700), os.Mkdir(dir+"/b", 0o700), os.WriteFile(dir+"/a/x", nil, 0o600),
+		Disk{}.WriteRecord(dir+"/r", []byte("old"), 0o600), os.Mkdir(dir+"/a", 0o700), os.Mkdir(dir+"/b", 0o700), os.WriteFile(dir+"/a/x", nil, 0o600),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -102,9 +104,15 @@ func checkState(t *testing.T, dir, failed string) {
 	if l, err := os.Readlink(dir + "/l"); l != "old" && l != "new" {
 		t.Errorf("after failing %q: link %q, %v", failed, l, err)
 	}
+	if b, err := (Disk{}).ReadRecord(dir + "/r"); string(b) != "old" && string(b) != "new" {
+		t.Errorf("after failing %q: record %q, %v", failed, b, err)
+	}
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if !slices.Contains([]string{"f", "l", "a", "b"}, e.Name()) {
+		if to, _ := os.Readlink(dir + "/.l.swap"); e.Name() == ".l.swap" && to == "old" {
+			continue // the way back
+		}
+		if !slices.Contains([]string{"f", "l", "a", "b", "r"}, e.Name()) {
 			t.Errorf("after failing %q: %s is left", failed, e.Name())
 		}
 	}
@@ -135,6 +143,43 @@ func TestReplaceSymlinkAfterCrash(t *testing.T) {
 	}
 	if _, err := os.Lstat(dir + "/.l.swap"); !os.IsNotExist(err) {
 		t.Error("the stale link is left")
+	}
+}
+
+// TestReplaceSymlinkThereAndBack: the two links change places, as they are, and
+// going back makes no new one. What is no symlink is replaced for good, and so is a
+// link where the filesystem cannot exchange.
+func TestReplaceSymlinkThereAndBack(t *testing.T) {
+	dir := prepared(t)
+	leads := func(name, want string) {
+		t.Helper()
+		if to, _ := os.Readlink(dir + "/" + name); to != want {
+			t.Errorf("%s leads to %q, want %q", name, to, want)
+		}
+	}
+	r := &recorder{dir: dir}
+	for _, step := range []struct{ to, l, beside string }{{"new", "new", "old"}, {dir + "/old", "old", "new"}, {"new", "new", "old"}} {
+		if err := r.disk().ReplaceSymlink(step.to, dir+"/l"); err != nil {
+			t.Fatal(err)
+		}
+		leads("l", step.l)
+		leads(".l.swap", step.beside)
+	}
+	if want := []string{"symlink .l.swap", "exchange l", "fsync", "exchange l", "fsync", "exchange l", "fsync"}; !slices.Equal(r.log, want) {
+		t.Errorf("calls %q, want %q", r.log, want)
+	}
+	noExchange := Disk{Before: func(op, _ string) error {
+		if op == "exchange" {
+			return unix.EINVAL
+		}
+		return nil
+	}}
+	for name, k := range map[string]Disk{"f": {}, "l": noExchange} {
+		if err := k.ReplaceSymlink("other", dir+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+		leads(name, "other")
+		leads("."+name+".swap", "")
 	}
 }
 

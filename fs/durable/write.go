@@ -1,12 +1,16 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const tmpMark = ".tmp-"
@@ -63,37 +67,87 @@ func IsTemporary(name string) bool {
 }
 
 // ReplaceSymlink makes name a symlink to target. A symlink or file that was
-// there is replaced, with no moment at which name does not exist. When two do
-// it to the same name at once, at least one of them gets an error: callers
-// hold a lock. The temporary name is always the same, so that a crash leaves
-// at most one entry, which the next call removes.
+// there is replaced, with no moment at which name does not exist. A symlink
+// changes places with the new one and stays beside it, so that going back makes
+// nothing new: a full disk is not in the way. Where the filesystem cannot exchange
+// two names, the old link is gone and going back needs a new one. When two do it to
+// the same name at once, at least one of them gets an error: callers hold a lock.
 //
-//	unlinkat(DIR, .NAME.swap)          when a crash left it
-//	symlinkat(target, DIR, .NAME.swap)
-//	renameat(.NAME.swap, NAME)
-//	readlinkat(NAME)                   is it ours, or was somebody faster?
+//	readlinkat(DIR, .NAME.swap)         does it lead to target?
+//	unlinkat(.NAME.swap)                when it leads elsewhere
+//	symlinkat(target, DIR, .NAME.swap)  when it does not
+//	readlinkat(NAME)
+//	renameat2(.NAME.swap, NAME, RENAME_EXCHANGE), or renameat when NAME is no symlink
+//	readlinkat(NAME)                    is it ours, or was somebody faster?
 //	fsync(DIR)
 func (d *Dir) ReplaceSymlink(target, name string) error {
-	tmp := "." + name + ".swap"
-	err := d.Symlink(target, tmp)
-	if os.IsExist(err) {
-		if err = d.Remove(tmp); err == nil {
-			err = d.Symlink(target, tmp)
-		}
-	}
+	undo, err := d.besides(target, name)
 	if err != nil {
 		return err
 	}
-	if err := d.Rename(tmp, d, name); err != nil {
-		_ = d.Remove(tmp)
+	if err := d.changePlaces(SwapName(name), name); err != nil {
+		undo()
 		return err
 	}
 	got, err := d.Readlink(name)
 	if err != nil {
 		return err
 	}
-	if got != target {
+	if d.absolute(got) != d.absolute(target) {
 		return fmt.Errorf("symlink %s: somebody else changed it at the same time (it leads to %q): try again", d.join(name), got)
 	}
 	return d.Sync()
+}
+
+// SwapName is the name beside name of what ReplaceSymlink swaps with it.
+func SwapName(name string) string { return "." + name + ".swap" }
+
+// besides makes the link that name is to be swapped with, unless it is there.
+// What it returns puts back what was there before, as far as that can be done.
+func (d *Dir) besides(target, name string) (undo func(), err error) {
+	beside := SwapName(name)
+	old, err := d.Readlink(beside)
+	if err == nil && d.absolute(old) == d.absolute(target) {
+		return func() {}, nil
+	}
+	undo = func() {
+		_ = d.Remove(beside) // the error that counts is the first
+		if old != "" {
+			_ = d.Symlink(old, beside) // its space was free a moment ago
+		}
+	}
+	if err == nil || errors.Is(err, unix.EINVAL) { // another link, or none of ours
+		err = d.Remove(beside)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := d.Symlink(target, beside); err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
+
+// changePlaces puts the link beside in the place of name, and a link that is
+// there in its place.
+func (d *Dir) changePlaces(beside, name string) error {
+	_, err := d.Readlink(name)
+	if err == nil {
+		err = d.Exchange(beside, d, name)
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return d.Rename(beside, d, name)
+}
+
+// absolute is a target of a link in the directory, as an absolute path.
+func (d *Dir) absolute(target string) string {
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(d.path, target)
+	}
+	return filepath.Clean(target)
 }

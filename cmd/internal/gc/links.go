@@ -34,6 +34,8 @@ func findLinks(state string, dirs []string) ([]link, error) {
 	seen := map[string]bool{}
 	for _, k := range known {
 		seen[k.Path] = true
+		// Beside it stands the way back, which is previous already.
+		seen[filepath.Join(filepath.Dir(k.Path), durable.SwapName(filepath.Base(k.Path)))] = true
 		l := link{path: k.Path, targets: ends(k.Now)}
 		for _, to := range k.Pending {
 			l.pending = append(l.pending, ends(to)...)
