@@ -108,6 +108,7 @@ func (f *fleetLab) endAll() {
 // end: all are on the new one.
 func TestDeployFaults(t *testing.T) {
 	f := newFaultsLab(t)
+	boss, cutOff := f.publishCutOff()
 	f.deploy(0, "v1", "v1")
 	f.deploy(0, "v2", "v2")
 	f.quiet()
@@ -122,7 +123,24 @@ func TestDeployFaults(t *testing.T) {
 		})
 		f.mend()
 	}
-	t.Run("publish", func(t *testing.T) { f.with(t).publishFaults(was) })
+	t.Run("publish", func(t *testing.T) { f.with(t).publishFaults(was, boss, cutOff) })
+}
+
+// publishCutOff lets a coordinator on a host of its own publish, and cuts that off
+// from the origin in the middle. It ends much later: see publishFaults.
+func (f *fleetLab) publishCutOff() (boss *node, deploys *lab.Process) {
+	f.t.Helper()
+	boss = f.newNode(f.lab.Add("boss"))
+	boss.Shape(lab.Shape{Up: "4mbit"}) // so that it takes some seconds
+	deploys = boss.daemon("deploy", f.args("v3")...)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
+	defer cancel()
+	must(f.t, lab.Poll(ctx, func() (bool, error) {
+		_, err := os.Stat(filepath.Join(f.State(), "origin", "v3", ".data.dcfs")) // it is not there before
+		return err == nil, nil
+	}))
+	boss.Cut()
+	return boss, deploys
 }
 
 // strike deploys version now, where all hosts are on was, and lets the fault
@@ -271,7 +289,7 @@ func (f *fleetLab) cameLate(n *node) {
 // publishFaults: what goes wrong before any host was spoken to leaves them alone,
 // and the same command comes to the end when it is mended: a wrong key, an origin
 // that is killed or cut off, one whose disk is full, a coordinator that is killed.
-func (f *fleetLab) publishFaults(was string) {
+func (f *fleetLab) publishFaults(was string, boss *node, cutOff *lab.Process) {
 	t := f.t
 	asked := filepath.Join(f.faults, "asked")
 	must(t, os.WriteFile(filepath.Join(f.faults, "h00.ask"), []byte("touch "+asked), 0o644))
@@ -282,6 +300,21 @@ func (f *fleetLab) publishFaults(was string) {
 			t.Errorf("%s: hosts were spoken to", what)
 		}
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	code, err := cutOff.Wait(ctx)
+	if said := cutOff.Tail(1); err != nil || code != 69 || !strings.Contains(said, "no origin available; "+f.url()) {
+		t.Errorf("cut off: exit %d, %v, %s", code, err, said)
+	}
+	if out := f.ok("ls", "--origin", f.url()); strings.Contains(out, "v3") {
+		t.Errorf("cut off, and published:\n%s", out)
+	}
+	left := filepath.Join(f.State(), "origin", "v3")
+	must(t, lab.Poll(ctx, func() (bool, error) { // the origin finds out by itself
+		found, err := filepath.Glob(left + "/.data.dcfs")
+		return len(found) == 0, err
+	}))
+	unharmed("cut off")
 	wrong := filepath.Join(f.Dir, "wrong")
 	must(t, os.WriteFile(wrong, []byte("another\n"), 0o600))
 	f.fails(77, []string{"token"}, f.args("v3", "--publish-token-file", wrong)...)
@@ -317,8 +350,10 @@ func (f *fleetLab) publishFaults(was string) {
 	f.on(was)
 	must(t, os.Remove(filepath.Join(f.faults, "h00.ask")))
 	f.quiet()
-	if d := f.run(0, "v3"); d.Outcome != "deployed" {
-		t.Errorf("again: %+v", d)
+	boss.Heal()
+	boss.Shape(lab.Shape{})
+	if r := boss.dcfs(f.args("v3")...); r.code != 0 {
+		t.Errorf("again: %s", brief(r))
 	}
 	f.on("v3")
 }

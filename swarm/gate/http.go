@@ -4,7 +4,28 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// goneAfter is after how long a connection ends whose other side cannot be reached
+// any more, whether something is on its way to it or nothing.
+const goneAfter = 30 * time.Second
+
+// alive asks the other side of a connection on which nothing is on its way.
+var alive = net.KeepAliveConfig{Enable: true, Idle: goneAfter / 3, Interval: goneAfter / 6, Count: 4}
+
+// Dialer dials for HTTP. A connection whose other side is cut off ends within half a
+// minute, and not when the kernel gives up, which takes a quarter of an hour.
+func Dialer(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: timeout, KeepAliveConfig: alive, Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneAfter.Milliseconds())) // it works without, only later
+		})
+	}}
+}
 
 // Secure has an HTTP client's transport prove with the identity who this host
 // is, and take only servers whose certificate comes from the fleet's CAs and is

@@ -48,12 +48,14 @@ func (g *Gate) Listen(addr string) (*Listener, error) {
 }
 
 // ListenHTTP listens on HOST:PORT for an http.Server, which learns from the
-// connections whether they are TLS.
+// connections whether they are TLS. One whose client is cut off ends within half a
+// minute.
 func (g *Gate) ListenHTTP(addr string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAliveConfig: alive}
 	if g.Open() {
-		return net.Listen("tcp", addr)
+		return config.Listen(context.Background(), "tcp", addr)
 	}
-	return g.listen(addr, net.ListenConfig{}, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	return g.listen(addr, config, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		t := tls.Server(raw, g.Identity.server())
 		return t, t.HandshakeContext(ctx)
 	}, func(net.Conn) {})

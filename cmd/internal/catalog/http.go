@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"dcfs/swarm/gate"
 )
 
 // How long an origin may be silent. Waits for a whole answer are bounded too,
@@ -45,7 +47,7 @@ func (c *Client) client() *http.Client {
 // reach its peers either.
 func newTransport() *http.Transport {
 	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		DialContext:           gate.Dialer(connectTimeout).DialContext,
 		TLSHandshakeTimeout:   connectTimeout,
 		ExpectContinueTimeout: 2 * time.Second,
 		IdleConnTimeout:       30 * time.Second,

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path"
 	"sort"
 	"strconv"
@@ -132,7 +133,7 @@ func (s *service) put(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	changed, err := s.receive(r.Context(), r.PathValue("version"), r.Body)
+	changed, err := s.receive(r.Context(), r.PathValue("version"), patient{r.Body, http.NewResponseController(w)})
 	if err != nil {
 		s.fail(w, err)
 		hearOut(w, r.Body)
@@ -147,6 +148,26 @@ func (s *service) put(w http.ResponseWriter, r *http.Request) {
 		code = http.StatusCreated
 	}
 	s.reply(w, code, publishAnswer{Schema: catalog.Schema, Changed: changed})
+}
+
+// patient is the body of an upload: each read of it has a time, so that a publisher
+// that says nothing more does not hold the version for ever.
+type patient struct {
+	io.Reader
+	c *http.ResponseController
+}
+
+const uploadPause = 2 * time.Minute // it may read from a slow disk
+
+// Read takes the deadline away at the end: what comes then takes its time, and the
+// server listens meanwhile whether the publisher goes away.
+func (p patient) Read(b []byte) (int, error) {
+	_ = p.c.SetReadDeadline(time.Now().Add(uploadPause)) // not every writer can; the server's can
+	n, err := p.Reader.Read(b)
+	if err != nil {
+		_ = p.c.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // hearOut sends a refusal at once and then listens for a moment: who is still sending
@@ -224,6 +245,7 @@ var statuses = []struct {
 	{ErrPayload, http.StatusUnprocessableEntity},
 	{ErrBusy, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, http.StatusInsufficientStorage},
+	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 }
 
 func (s *service) fail(w http.ResponseWriter, err error) {
