@@ -128,6 +128,9 @@ func (l *life) acquire(ctx context.Context) error {
 		return err
 	}
 	client := &catalog.Client{Origins: l.cfg.Origins, Identity: l.cfg.Gate.Identity}
+	if len(l.named) > 0 {
+		client.Origins = l.named // to be looked up again at every try
+	}
 	defer client.Close()
 	src, err := catalog.Resolve(ctx, l.cfg.Release, catalog.Options{Client: client, Log: l.log})
 	if err != nil {

@@ -12,6 +12,7 @@ const (
 	// discoverEvery is how often SRV records are looked up again: the resolver
 	// does not tell for how long they hold.
 	discoverEvery = 30 * time.Second
+	discoverSoon  = 3 * time.Second // while there is no peer
 	lookupTime    = 5 * time.Second
 	lookupAgain   = time.Second
 )
@@ -48,7 +49,12 @@ func (l *life) rediscover(ctx context.Context) error {
 	if len(l.named) == 0 {
 		return nil
 	}
-	for sleep(ctx, discoverEvery); ctx.Err() == nil; sleep(ctx, discoverEvery) {
+	last := time.Now()
+	for sleep(ctx, discoverSoon); ctx.Err() == nil; sleep(ctx, discoverSoon) {
+		if time.Since(last) < discoverEvery && l.swarm.Stats().Peers > 0 {
+			continue
+		}
+		last = time.Now()
 		found, err := lookUp(ctx, l.named)
 		if err != nil {
 			l.log.Debug("looking up origins again", "cause", err)

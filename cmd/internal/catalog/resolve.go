@@ -42,7 +42,8 @@ const (
 //   - magnet:?… is passed on;
 //   - http(s)://…/v1/releases/VERSION, with or without .torrent, is fetched
 //     there; the trackers are that origin's and then the Client's;
-//   - a valid VERSION is looked up at the Client's origins, even when a file
+//   - a valid VERSION is looked up at the Client's origins, also such that DNS
+//     names, even when a file
 //     of that name exists: write ./NAME for the file. No VERSION ends in
 //     .torrent;
 //   - a word that ends in .torrent, or holds a slash and exists, is a path to
@@ -95,7 +96,8 @@ func (o Options) fromURL(ctx context.Context, word string) (Source, error) {
 	if err != nil {
 		return Source{}, err
 	}
-	others, err := ParseOrigins(o.Client.Origins...)
+	named, err := ParseOrigins(o.Client.Origins...)
+	others, _ := Expand(ctx, named) // what the DNS does not know is left out
 	for _, other := range others {
 		if !slices.Contains(src.Origins, other) {
 			src.Origins = append(src.Origins, other)
@@ -123,13 +125,17 @@ func splitURL(word string) (origin string, version Version, err error) {
 }
 
 func (o Options) fromOrigins(ctx context.Context, origins []string, version Version) (Source, error) {
-	origins, err := ParseOrigins(origins...)
+	named, err := ParseOrigins(origins...)
 	if err != nil {
 		return Source{}, err
 	}
-	src := Source{Version: version, Trackers: Trackers(origins), Origins: origins}
+	src := Source{Version: version}
 	err = o.retry(ctx, func() (err error) {
-		src.Metainfo, err = o.Client.metainfo(ctx, origins, version)
+		if src.Origins, err = Expand(ctx, named); err != nil { // the DNS may say something else by now
+			return err
+		}
+		src.Trackers = Trackers(src.Origins)
+		src.Metainfo, err = o.Client.metainfo(ctx, src.Origins, version)
 		return err
 	})
 	if err != nil {
