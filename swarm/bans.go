@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/iplist"
 )
 
@@ -19,8 +20,10 @@ type bans struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu    sync.Mutex
-	peers map[netip.Addr]*conduct
+	mu     sync.Mutex
+	peers  map[netip.Addr]*conduct
+	links  map[*torrent.Peer]netip.Addr // connections that came to a handshake
+	pruned time.Time
 }
 
 // conduct is what an address did.
@@ -29,6 +32,7 @@ type conduct struct {
 	strikes int       // offences that came not long after each other
 	seen    time.Time // when it did something last
 	visits  float64   // that it may still make
+	links   int       // connections with it
 }
 
 const (
@@ -38,25 +42,56 @@ const (
 	strikesFor  = 10 * time.Minute // after which an offence is forgotten
 
 	// Visits: somebody from there connects, or is considered to be dialled, which
-	// hosts are every two seconds at most.
+	// hosts are every two seconds at most. Many may be behind one address: as many
+	// again for each connection with it.
 	visitsASecond = 20
 	visitsAtOnce  = 600
 	banForVisits  = time.Minute
 
 	maxConduct = 8192 // addresses
+	pruneEvery = 5 * time.Second
 )
 
 func newBans(log *slog.Logger) *bans {
-	return &bans{log: log, now: time.Now, peers: make(map[netip.Addr]*conduct)}
+	return &bans{log: log, now: time.Now, peers: make(map[netip.Addr]*conduct), links: make(map[*torrent.Peer]netip.Addr)}
+}
+
+// install has the library tell which connections there are.
+func (b *bans) install(c *torrent.Callbacks) {
+	c.PeerConnAdded = append(c.PeerConnAdded, func(p *torrent.PeerConn) {
+		if at, err := netip.ParseAddrPort(p.RemoteAddr.String()); err == nil {
+			b.linked(&p.Peer, at.Addr().Unmap())
+		}
+	})
+	c.PeerClosed = append(c.PeerClosed, b.unlinked)
+}
+
+func (b *bans) linked(p *torrent.Peer, a netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.of(a, b.now()); c != nil {
+		c.links++
+		b.links[p] = a
+	}
+}
+
+func (b *bans) unlinked(p *torrent.Peer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a, ok := b.links[p]; ok {
+		delete(b.links, p)
+		b.peers[a].links--
+	}
 }
 
 // of returns the conduct of an address, nil if too many are known. b.mu is held.
 func (b *bans) of(a netip.Addr, now time.Time) *conduct {
 	c := b.peers[a]
 	if c == nil {
-		if len(b.peers) >= maxConduct {
+		if len(b.peers) >= maxConduct && now.Sub(b.pruned) >= pruneEvery { // not for each of those that somebody makes up
+			b.pruned = now
 			maps.DeleteFunc(b.peers, func(_ netip.Addr, c *conduct) bool {
-				return now.After(c.until) && now.Sub(c.seen) > strikesFor/10
+				return c.links == 0 && now.After(c.until) && now.Sub(c.seen) > strikesFor/10
 			})
 		}
 		if len(b.peers) >= maxConduct {
@@ -146,8 +181,10 @@ var _ iplist.Ranger = (*bans)(nil)
 func (b *bans) NumRanges() int { return len(b.list()) }
 
 // Lookup implements iplist.Ranger: it finds who is banned, and counts a visit.
-// Hosts on this machine, which all have one address, may visit as they like. The
-// library's lock may be held.
+// Hosts on this machine, which all have one address, may visit as they like. Where
+// there is a connection with an address, who comes too often from there waits, and
+// nobody else: it may be that of many hosts behind one router. The library's lock may
+// be held.
 func (b *bans) Lookup(ip net.IP) (r iplist.Range, banned bool) {
 	a, ok := netip.AddrFromSlice(ip)
 	if a = a.Unmap(); !ok {
@@ -161,11 +198,16 @@ func (b *bans) Lookup(ip net.IP) (r iplist.Range, banned bool) {
 		return r, false
 	}
 	banned = now.Before(c.until)
-	c.visits = min(c.visits+visitsASecond*now.Sub(c.seen).Seconds(), visitsAtOnce) - 1
+	several := float64(1 + c.links)
+	c.visits = min(c.visits+several*visitsASecond*now.Sub(c.seen).Seconds(), several*visitsAtOnce) - 1
 	c.seen = now
 	often := c.visits < 0 && !banned && !a.IsLoopback()
-	b.mu.Unlock()
+	alone := c.links == 0
 	if often {
+		c.visits = 0
+	}
+	b.mu.Unlock()
+	if often && alone {
 		b.ban(a.String(), "it connects again and again", banForVisits)
 	}
 	return iplist.Range{First: ip, Last: ip, Description: "banned"}, banned || often

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anacrolix/torrent"
 
 	"dcfs/swarm/trade"
 )
@@ -67,6 +70,36 @@ func TestBansVisitors(t *testing.T) {
 	}
 	if !visit("10.0.0.2", 1000, 10*time.Millisecond) {
 		t.Error("a hundred visits a second are nothing")
+	}
+	// Behind one router: each connection allows for more, and nobody is banned.
+	router, all := netip.MustParseAddr("10.0.0.3"), make([]torrent.Peer, 4)
+	for k := range all {
+		b.linked(&all[k], router)
+	}
+	if visit("10.0.0.3", 5000, 11*time.Millisecond) {
+		t.Error("ninety visits a second of five hosts are too many")
+	}
+	if !visit("10.0.0.3", 5000, 2*time.Millisecond) || b.has("10.0.0.3") {
+		t.Error("five hundred visits a second are let in, or get all of them banned")
+	}
+	for k := range all {
+		b.unlinked(&all[k])
+		b.unlinked(&all[k])
+	}
+	if !visit("10.0.0.3", 5000, 11*time.Millisecond) || !b.has("10.0.0.3") {
+		t.Error("connections that are closed count")
+	}
+}
+
+// TestBansManyAddresses: a tracker may make up any number of them.
+func TestBansManyAddresses(t *testing.T) {
+	b := newBans(slog.New(slog.DiscardHandler))
+	start := time.Now()
+	for k := range 200_000 {
+		b.Lookup(net.IPv4(10, byte(k>>16), byte(k>>8), byte(k)))
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("a look at 200,000 addresses takes %s", took)
 	}
 }
 

@@ -110,6 +110,7 @@ func listen(cfg NodeConfig, addr string) (*Node, error) {
 	n := &Node{depth: newDepth(), bans: newBans(cfg.Log), gate: cfg.Gate, http: trackerClient(cfg.Gate), log: cfg.Log}
 	client := clientConfig(cfg, host, int(port))
 	client.IPBlocklist = n.bans
+	n.bans.install(&client.Callbacks)
 	n.depth.install(&client.Callbacks)
 	guardMessages(&client.Callbacks)
 	n.noteSizes(&client.Callbacks)
