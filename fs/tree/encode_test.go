@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 )
 
@@ -310,6 +312,29 @@ func TestWriteFuzzSeeds(t *testing.T) {
 			}
 			if err := os.WriteFile(p, fmt.Appendf(nil, "go test fuzz v1\n[]byte(%q)\n", b), 0o644); err != nil {
 				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestCompressSmall: small inputs come out as with the window of large ones.
+func TestCompressSmall(t *testing.T) {
+	large, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20), zstd.WithZeroFrames(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 255, 256, 257, 1023, 1024, 1025, 5000, 65535, 65536, 100_000, oneBlock - 1, oneBlock, oneBlock + 1} {
+		for _, symbols := range []int{1, 3, 20, 256} {
+			b := make([]byte, n)
+			for i := range b {
+				if b[i] = byte(r.IntN(symbols)); i > 300 && r.IntN(3) > 0 {
+					b[i] = b[i-300]
+				}
+			}
+			if !bytes.Equal(compress(b), large.EncodeAll(b, nil)) {
+				t.Errorf("%d bytes of %d symbols differ", n, symbols)
 			}
 		}
 	}
