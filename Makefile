@@ -51,6 +51,7 @@ deps: ## what the tests need, through apt
 race: ## unit tests with the race detector, or without where there is no C compiler
 	@if command -v gcc >/dev/null; then \
 		CGO_ENABLED=1 $(GO) test -race -json -timeout 10m $(UNIT) | $(REPORT); \
+		$(GO) test -json -timeout 10m -run '^TestEveryFault$$' ./cmd/internal/origin | $(REPORT); \
 	else \
 		echo "race: no gcc: unit tests run WITHOUT the race detector"; \
 		$(MAKE) --no-print-directory unit; \

@@ -10,6 +10,7 @@ import (
 // when it is given again, and one that was killed after its handover leaves
 // nothing that somebody would have to clean by hand.
 func TestMountAgain(t *testing.T) {
+	t.Parallel()
 	l := newLifeLab(t, 2, 1<<20)
 	mountpoint, dest := l.paths(t)
 	t.Cleanup(func() { l.n.Unmount(mountpoint) }) // the copy stays there, that is what is tested

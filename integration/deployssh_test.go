@@ -92,9 +92,10 @@ type slowHost struct {
 	Now string `json:"now"`
 }
 
-// TestDeploySSH deploys through a real ssh and a real sshd on each host; one
+// deploySSH deploys through a real ssh and a real sshd on each host; one
 // has a slow link, and the report says what it waited for.
-func TestDeploySSH(t *testing.T) {
+func deploySSH(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.FUSE, lab.Tool("sshd"), lab.Tool("ssh"), lab.Tool("ssh-keygen"))
 	l := lab.New(t, "origin", "a", "b", "c")
 	o := newOrigin(t, l.Host("origin"))

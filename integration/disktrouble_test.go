@@ -120,6 +120,7 @@ func fillUp(t *testing.T, top string) (free func()) {
 // memory and peers; when there is room again, the release is finished without
 // further ado, and if that takes too long, the end is 74 and a start resumes.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root)
 	for _, recovers := range []bool{true, false} {
 		t.Run(map[bool]string{true: "recovers", false: "stays"}[recovers], func(t *testing.T) {

@@ -149,6 +149,7 @@ func fixedTracker(t *testing.T, h *lab.Host, peers []string) string {
 // exchange a torrent with each other by the same means. When this fails, the
 // fault is not in dcfs.
 func TestForeignClients(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("rsync"), aria2.need, libtorrent.need)
 	source := sampleTree(t, 20, 2, 1<<20)
 	must(t, os.RemoveAll(filepath.Join(source, "lib/tool"))) // links are beyond this control

@@ -215,7 +215,7 @@ func TestHostileSwarm(t *testing.T) {
 				announce(w, r)
 			})
 			dest := filepath.Join(n.Releases(), "x")
-			bounded(t, &n, 69, "fetch", "v", dest, "--origin", url, "--wait", "3s", "--cache", "64MiB")
+			bounded(t, &n, 69, "fetch", "v", dest, "--origin", url, "--wait", "2s", "--cache", "64MiB")
 			must(t, os.RemoveAll(filepath.Join(n.Releases(), ".x.dcfs")))
 			// With a good peer named, it comes all the same.
 			bounded(t, &n, 0, "fetch", "v", dest, "--origin", url, "--peer", o.Addr+":"+peerPort, "--linger", "0s", "--cache", "64MiB")

@@ -55,6 +55,7 @@ func empty(t *testing.T, path string) {
 // never misses a file or reads another byte while the mount turns into the
 // copy; after umount the copy stands in the directory itself.
 func TestInPlace(t *testing.T) {
+	t.Parallel()
 	l := newLifeLab(t, 10, 3<<20)
 	mountpoint, _ := l.paths(t)
 	l.n.Shape(lab.Shape{Down: "24mbit"})
@@ -161,6 +162,7 @@ func TestInPlaceKilledAfter(t *testing.T) {
 // TestInPlaceStopped: told to end before the copy stands, nothing is left to be
 // seen at the path; told to end after it, the copy.
 func TestInPlaceStopped(t *testing.T) {
+	t.Parallel()
 	l := newLifeLab(t, 10, 3<<20)
 	mountpoint, _ := l.paths(t)
 	l.n.Shape(lab.Shape{Down: "24mbit"})

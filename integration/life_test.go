@@ -174,6 +174,7 @@ func TestLifeReadFirst(t *testing.T) {
 // TestLifeDetach: the command returns when the copy stands, the process behind
 // it seeds on for the linger, and ends by itself without a trace.
 func TestLifeDetach(t *testing.T) {
+	t.Parallel()
 	l := newLifeLab(t, 2, 1<<20)
 	mountpoint, dest := l.paths(t)
 	l.n.ok("mount", l.release.Version, mountpoint, "--origin", l.o.url(), "--dest", dest, "--linger", "15s",
@@ -208,6 +209,7 @@ func (l *lifeLab) ends(t *testing.T) {
 
 // TestLifeDetachMounted: the command returns while the payload is on its way.
 func TestLifeDetachMounted(t *testing.T) {
+	t.Parallel()
 	l := newLifeLab(t, 4, 1<<20)
 	mountpoint, dest := l.paths(t)
 	l.n.Shape(lab.Shape{Down: "2mbit"})
@@ -246,6 +248,7 @@ func TestLifeDetachFails(t *testing.T) {
 // TestLifeInterrupted: SIGTERM and SIGKILL on the way lose no mount, show no
 // part of a copy, and the next start goes on from what had come.
 func TestLifeInterrupted(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			l := newLifeLab(t, 10, 3<<20)

@@ -14,6 +14,7 @@ import (
 // have, says why, and ends when that one is done. With --linger-max 0s it does
 // not. Who comes when all have ended gets everything from the origin.
 func TestLingerByNeed(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root)
 	l := lab.New(t, "origin", "a", "b", "c")
 	o := newOrigin(t, l.Host("origin"))

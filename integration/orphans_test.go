@@ -18,6 +18,7 @@ import (
 // has everything; the slower hosts finish among themselves. An origin that comes back
 // knows all hosts again after an interval of announces.
 func TestOrphans(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root)
 	source := sampleTree(t, 20, 12, 1<<20)
 	var took [2]time.Duration

@@ -41,9 +41,10 @@ func plugs(t testing.TB, elem ...string) string {
 	return dir
 }
 
-// TestAnsible runs the module with Debian's ansible-core: what changes, what
+// ansibleModule runs the module with Debian's ansible-core: what changes, what
 // would, and what does not.
-func TestAnsible(t *testing.T) {
+func ansibleModule(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("ansible-playbook"))
 	l := lab.New(t, "origin", "h")
 	o := newOrigin(t, l.Host("origin"))
@@ -135,9 +136,10 @@ func (a *ansible) play(version string, more ...string) (r ansibleResult) {
 	return r
 }
 
-// TestCapistrano deploys with Debian's Capistrano through a real sshd on each
+// capistranoPlugin deploys with Debian's Capistrano through a real sshd on each
 // of two hosts, deploys again, goes back, and meets a host that cannot.
-func TestCapistrano(t *testing.T) {
+func capistranoPlugin(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("cap"))
 	if _, err := os.Stat("/usr/sbin/sshd"); err != nil {
 		t.Skip("skipped: no sshd; `make deps` does not install openssh-server, which starts a service")
@@ -216,10 +218,7 @@ SSHKit.config.command_map[:dcfs] = %q
 // a directory of this host at deployTo.
 func (n *node) sshd(key, deployTo string) {
 	n.t.Helper()
-	const needed = "/run/sshd" // where it locks itself up; the package makes it
-	if err := os.Mkdir(needed, 0o755); err == nil {
-		n.t.Cleanup(func() { _ = os.Remove(needed) })
-	}
+	must(n.t, os.MkdirAll("/run/sshd", 0o755)) // it wants it, and shares it with any other
 	own, hostKey, config := filepath.Join(n.Dir, "web"), filepath.Join(n.Dir, "hostkey"), filepath.Join(n.Dir, "sshd_config")
 	must(n.t, os.Mkdir(own, 0o755))
 	tool(n.t, "/", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey)

@@ -53,6 +53,7 @@ func progressLines(t *testing.T, stderr string) (out []progressLine) {
 // TestProgress: with --json, stderr has a line of JSON every second and at each
 // stage, and stdout the result alone; on a terminal there is a bar.
 func TestProgress(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("script"))
 	l := lab.New(t, "origin", "a")
 	o := newOrigin(t, l.Host("origin"))

@@ -104,6 +104,7 @@ func copyWithTar(t *testing.T, from, to string, list []string) {
 
 // TestSnapshot: after publish, DIR is nobody's business any more.
 func TestSnapshot(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("rsync"))
 	l := lab.New(t, "origin", "a", "b")
 	o := newOrigin(t, l.Host("origin"))

@@ -97,6 +97,7 @@ func says(t testing.TB, h *lab.Host, addr string, hash [20]byte, options ...stri
 // TestPeerTLS: a fleet with certificates of its own, and strangers of every
 // kind at the ports of an origin and of a host.
 func TestPeerTLS(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("openssl"), aria2.need)
 	l := lab.New(t, "origin", "a", "b", "stranger")
 	fleet, other := newAuthority(t), newAuthority(t)

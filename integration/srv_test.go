@@ -75,10 +75,11 @@ func (l *dnsLab) run(args ...string) (string, error) {
 	return string(out), err
 }
 
-// TestOriginsByDNS: a host that knows the name of SRV records finds the origin by
+// originsByDNS: a host that knows the name of SRV records finds the origin by
 // a real DNS server, passes over a dead one of lower priority, and says which
 // name fails when there are none.
-func TestOriginsByDNS(t *testing.T) {
+func originsByDNS(t *testing.T) {
+	t.Parallel()
 	l := newDNSLab(t)
 	source := sampleTree(t, 5, 1, 1<<20)
 	release := l.o.publish(source, "app/dns")
@@ -94,10 +95,11 @@ func TestOriginsByDNS(t *testing.T) {
 	}
 }
 
-// TestOriginsByDNSChange: what the DNS says is asked again, while a host waits for
+// originsByDNSChange: what the DNS says is asked again, while a host waits for
 // an origin and while it fetches: the first one that is named is dead, and the
 // second dies on the way.
-func TestOriginsByDNSChange(t *testing.T) {
+func originsByDNSChange(t *testing.T) {
+	t.Parallel()
 	l := newDNSLab(t)
 	source := sampleTree(t, 5, 4, 1<<20)
 	l.o.publish(source, "dns")

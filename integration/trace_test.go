@@ -49,6 +49,7 @@ func (o *origin) putTrace(h *lab.Host, version, token, body string) (status int,
 // TestTraces: what the first host reads is what later hosts fetch first, and a
 // trace of one release serves the next one, through the origin or by hand.
 func TestTraces(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.FUSE)
 	l := lab.New(t, "origin", "first", "later", "byhand", "stranger")
 	token := filepath.Join(t.TempDir(), "trace.token")

@@ -69,6 +69,7 @@ http {
 // its peer port, and everything to one that does not; two hosts that reach
 // neither share what a plain nginx serves.
 func TestWebSeedFallback(t *testing.T) {
+	t.Parallel()
 	lab.Require(t, lab.Root, lab.Tool("nginx"), lab.Tool("nft"))
 	l := lab.New(t, "origin", "near", "walled", "x", "y", "web")
 	o := newOrigin(t, l.Host("origin"))
