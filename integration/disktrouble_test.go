@@ -181,6 +181,9 @@ func TestDiskReadOnly(t *testing.T) {
 	tool(t, "/", "sh", "-c", `e2fsck -fy "$1"; test $? -le 1`, "fsck", image)
 	tool(t, "/", "mount", "-t", "ext4", "-o", "loop", image, top)
 	l.resumes(t)
+	if log := l.o.proc.Tail(100); strings.Contains(log, "is banned") { // it declines what it is offered
+		t.Errorf("the origin bans a host whose disk refuses:\n%s", log)
+	}
 }
 
 // TestDiskDamage: staged files are changed under a running node: one bit in

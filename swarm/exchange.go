@@ -261,6 +261,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.leave(id, ev.conn)
 		e.lend.regard(s, e)
 	case hasPiece:
+		e.plan.Sent(id, e.received.sentOf(ev.conn))
 		e.plan.Has(id, ev.piece)
 	case hasSome:
 		for i, has := range ev.have {
@@ -354,6 +355,7 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 	case trade.Data:
 		e.take(id, m)
 	case trade.Have:
+		e.plan.Sent(id, e.received.sentOf(e.conns[id].conn))
 		for _, i := range m.Pieces {
 			e.plan.Has(id, i)
 		}

@@ -145,6 +145,7 @@ func (w *world) pump(h *node) {
 			return
 		}
 		l := h.links[b.To-1]
+		h.sentTo[b.To] += b.Len
 		first, last := h.up.pass(w.now, w.now, b.Len)
 		kind := arrives
 		if to := w.nodes[l.to]; w.racks > 0 && to.rack != h.rack {
@@ -217,6 +218,7 @@ func (w *world) hear(h *node, ev event) {
 		h.queue.Acked(ev.from, ev.off, now)
 		w.pump(h)
 	case trade.Have:
+		h.plan.Sent(ev.from, h.sentTo[ev.from])
 		for _, i := range ev.news {
 			h.plan.Has(ev.from, i)
 		}

@@ -79,6 +79,7 @@ type node struct {
 	rack     int // -1 for none
 	key      uint64
 	links    []link
+	sentTo   map[trade.PeerID]int64 // bytes
 	have     []bool
 	count    int
 	done     time.Duration
@@ -135,7 +136,7 @@ func newWorld(s setup) *world {
 func (w *world) newNode(k int) *node {
 	n := w.layout.Count()
 	cfg := trade.Config{Layout: w.layout, Steer: k == 0, MaxAsked: maxAsked, Start: piece.Index(w.rng.IntN(n)), Key: w.rng.Uint64()}
-	h := &node{key: cfg.Key, queue: trade.NewQueue(w.layout), have: make([]bool, n), rack: -1, up: line{rate: w.rate()}, down: line{rate: w.rate()}}
+	h := &node{key: cfg.Key, sentTo: make(map[trade.PeerID]int64), queue: trade.NewQueue(w.layout), have: make([]bool, n), rack: -1, up: line{rate: w.rate()}, down: line{rate: w.rate()}}
 	if w.racks > 0 && k > 0 {
 		h.rack = (k - 1) % w.racks
 	}

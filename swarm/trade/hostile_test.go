@@ -74,7 +74,7 @@ func TestMutePeers(t *testing.T) {
 	for _, mute := range []int{3, 7} {
 		w.hosts[mute].dead = true
 		for k, h := range w.hosts {
-			if k != mute && k != 0 { // the seeder would believe that all is out
+			if k != mute {
 				h.plan.HasAll(PeerID(mute + 1))
 			}
 		}
@@ -83,5 +83,74 @@ func TestMutePeers(t *testing.T) {
 	t.Logf("%d ticks, %d without mute peers", ticks, pieces*2/w.hosts[0].rate)
 	if most := int((offerFirst + dataTimeout) / simTick); ticks > most {
 		t.Errorf("it took %d ticks; after %d nobody should be asked who is mute", ticks, most)
+	}
+}
+
+// TestClaims: a host that steers believes that a piece is out of who was offered it,
+// or of a third of all peers, and not of two that say that they have everything.
+func TestClaims(t *testing.T) {
+	const n = 40
+	p := New(Config{Layout: piece.Layout{Total: n << 16, Length: 1 << 16}, Steer: true})
+	for i := range piece.Index(n) {
+		p.Have(i, true)
+	}
+	for id := PeerID(1); id <= 9; id++ {
+		p.Join(id, Who{})
+	}
+	p.HasAll(1) // also what it is offered meanwhile
+	p.HasAll(2)
+	if left := p.steer.left; left != n {
+		t.Errorf("%d of %d pieces are not out, and none was sent", left, n)
+	}
+	offered := 0
+	for _, m := range p.Take() {
+		if m.Kind == Open {
+			t.Errorf("%+v", m)
+		}
+		if m.Kind == Offer && m.To > 2 {
+			offered++
+			p.Sent(m.To, 1<<20)
+			p.Has(m.To, m.Piece)
+		}
+	}
+	if left := p.steer.left; offered == 0 || left != n-offered {
+		t.Errorf("%d pieces were taken, and %d of %d are not out", offered, left, n)
+	}
+	for _, m := range p.Take() {
+		if m.Kind == Offer && m.To <= 2 {
+			t.Errorf("who has everything is offered: %+v", m)
+		}
+	}
+	p.HasAll(3)
+	if left := p.steer.left; left != 0 {
+		t.Errorf("a third of all peers have everything, and %d pieces are not out", left)
+	}
+}
+
+// TestDeclines: a peer that wants nothing of what it is offered is not asked again
+// as fast as it can say so.
+func TestDeclines(t *testing.T) {
+	p := New(Config{Layout: piece.Layout{Total: 40 << 16, Length: 1 << 16}, Steer: true})
+	for i := range piece.Index(40) {
+		p.Have(i, true)
+	}
+	p.Join(1, Who{})
+	for tick := range 5 {
+		p.Tick()
+		offers := 0
+		for all := p.Take(); len(all) > 0; all = p.Take() {
+			for _, m := range all {
+				if m.Kind == Offer {
+					offers++
+					p.Rejected(1, m.Piece)
+				}
+			}
+			if offers > 1000 {
+				t.Fatal("there is no end")
+			}
+		}
+		if offers == 0 || offers > declinesATick+offerLeast {
+			t.Errorf("tick %d: %d offers", tick, offers)
+		}
 	}
 }

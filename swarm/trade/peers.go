@@ -87,6 +87,14 @@ func (p *Plan) Has(id PeerID, i piece.Index) {
 	}
 }
 
+// Sent says how many bytes of pieces went to a peer so far. A host that steers
+// believes nobody to have got more from it.
+func (p *Plan) Sent(id PeerID, total int64) {
+	if p.steer != nil && p.steer.open[id] != nil {
+		p.steer.open[id].sent = total
+	}
+}
+
 // lacks takes back what Has said.
 func (p *Plan) lacks(q *peer, i piece.Index) {
 	q.has.remove(i)

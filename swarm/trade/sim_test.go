@@ -23,18 +23,19 @@ type letter struct {
 }
 
 type simHost struct {
-	plan  *Plan
-	queue *Queue
-	have  map[piece.Index]bool
-	rate  int // blocks a tick
-	came  map[piece.Index]int64
-	sent  int64
-	twice int // blocks that nobody asked for
-	dead  bool
-	fresh []piece.Index // that others have not been told of
-	told  time.Time
-	rack  string
-	cross int64 // bytes from other racks
+	plan   *Plan
+	queue  *Queue
+	have   map[piece.Index]bool
+	rate   int // blocks a tick
+	came   map[piece.Index]int64
+	sent   int64
+	sentTo map[PeerID]int64
+	twice  int // blocks that nobody asked for
+	dead   bool
+	fresh  []piece.Index // that others have not been told of
+	told   time.Time
+	rack   string
+	cross  int64 // bytes from other racks
 }
 
 const simTick = 20 * time.Millisecond
@@ -47,7 +48,7 @@ func newNetwork(t *testing.T, n, pieces int) *network { return newRacks(t, n, pi
 func newRacks(t *testing.T, n, pieces, racks int) *network {
 	w := &network{t: t, layout: piece.Layout{Total: int64(pieces)*(64<<10) - 5, Length: 64 << 10}, now: time.Unix(1e9, 0)}
 	for k := range n + 1 {
-		h := &simHost{queue: NewQueue(w.layout), have: map[piece.Index]bool{}, rate: 4, came: map[piece.Index]int64{}}
+		h := &simHost{queue: NewQueue(w.layout), have: map[piece.Index]bool{}, rate: 4, came: map[piece.Index]int64{}, sentTo: map[PeerID]int64{}}
 		if racks > 0 && k > 0 {
 			h.rack = string(rune('a' + k%racks))
 		}
@@ -99,6 +100,7 @@ func (w *network) tick() {
 				break
 			}
 			h.sent += b.Len
+			h.sentTo[b.To] += b.Len
 			w.post = append(w.post, letter{k, int(b.To) - 1, Message{Kind: Data, Piece: b.Piece, Off: b.Off, Data: make([]byte, b.Len)}})
 		}
 		w.mail(k)
@@ -129,6 +131,7 @@ func (w *network) deliver(l letter, h *simHost) {
 	from := PeerID(l.from + 1)
 	switch {
 	case l.m.Kind == Have:
+		h.plan.Sent(from, h.sentTo[from])
 		for _, i := range l.m.Pieces {
 			h.plan.Has(from, i)
 		}

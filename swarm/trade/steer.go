@@ -26,9 +26,13 @@ type offer struct {
 
 // account is what one peer was offered.
 type account struct {
-	open  int // offers outstanding
-	taken int // offers fulfilled since the last tick
-	most  int // how many may be outstanding
+	open     int // offers outstanding
+	taken    int // offers fulfilled since the last tick
+	declined int // offers that it did not want, likewise
+	most     int // how many may be outstanding
+
+	sent int64 // bytes that went to it, as Sent says
+	got  int   // pieces that it was offered and has, at most as many as went to it
 
 	ever bool      // it has got a piece
 	late int       // times that it did not take offers in time, since it got one
@@ -41,6 +45,9 @@ const (
 	offerShun    = time.Minute     // that who is late gets no more, twice as long each time
 	offerLeast   = 2
 	offerTicks   = 4 // offers of so many ticks are outstanding, at the speed of a peer
+
+	declinesATick = 4 // then a peer gets no more: each would be declined, too, as fast as messages go
+	believed      = 3 // one in so many peers has to say that it has what nobody was sent
 )
 
 func newSteering(n int) *steering {
@@ -74,18 +81,30 @@ func (s *steering) gone(p *Plan, q *peer) {
 	}
 }
 
-// spread notes that a peer has a piece.
+// spread notes that a peer has a piece, or says so. Who was offered it is believed
+// as far as it was sent something, and a part of all peers together: they had it when
+// this host came. A few that say that they have everything make no difference.
 func (s *steering) spread(p *Plan, q *peer, i piece.Index) {
+	out := int(p.copies[i]) >= max(2, (len(p.peers)+believed-1)/believed)
 	if o, ok := s.offers[i]; ok && o.to == q.id {
-		s.withdraw(i)
-		s.open[q.id].taken++
+		a := s.open[q.id]
+		if int64(a.got)*p.cfg.Layout.Length < a.sent {
+			a.got++
+			out = true
+		}
+		if out {
+			s.withdraw(i)
+			a.taken++
+		}
 	}
-	if a := s.open[q.id]; a != nil { // it fetches, at least from others
-		a.ever, a.late, a.shun = true, 0, time.Time{}
-	}
-	if !s.out.has(i) {
-		s.out.add(i)
-		s.left--
+	if out {
+		if a := s.open[q.id]; a != nil { // it fetches, at least from others
+			a.ever, a.late, a.shun = true, 0, time.Time{}
+		}
+		if !s.out.has(i) {
+			s.out.add(i)
+			s.left--
+		}
 	}
 	s.offer(p)
 }
@@ -101,7 +120,11 @@ func (s *steering) withdraw(i piece.Index) {
 func (s *steering) declined(p *Plan, from PeerID, i piece.Index) {
 	if o, ok := s.offers[i]; ok && o.to == from {
 		s.withdraw(i)
-		s.open[from].most = offerLeast // it wants little
+		a := s.open[from]
+		a.most = offerLeast // it wants little
+		if a.declined++; a.declined > declinesATick {
+			a.most = 0
+		}
 		s.offer(p)
 	}
 }
@@ -117,14 +140,22 @@ func (s *steering) offer(p *Plan) {
 	if s.left == 0 || len(s.open) == 0 {
 		return
 	}
+	var nothing map[PeerID]bool // is there for them
 	for {
-		id, a := s.idlest(p.now)
-		if a.open >= a.most {
+		id, a := s.idlest(p, nothing)
+		if a == nil || a.open >= a.most {
 			return
 		}
-		i, ok := s.pick(p)
-		if !ok {
+		i, ok, others := s.pick(p, p.peers[id])
+		if !ok && !others {
 			return
+		}
+		if !ok {
+			if nothing == nil {
+				nothing = make(map[PeerID]bool)
+			}
+			nothing[id] = true
+			continue
 		}
 		s.offers[i] = offer{id, p.now}
 		a.open++
@@ -135,22 +166,22 @@ func (s *steering) offer(p *Plan) {
 // tick adapts how many offers are outstanding to how fast they are taken.
 func (s *steering) tick(p *Plan) {
 	for _, a := range s.open {
-		a.most, a.taken = max(offerLeast, a.most-1, offerTicks*a.taken), 0
+		a.most, a.taken, a.declined = max(offerLeast, a.most-1, offerTicks*a.taken), 0, 0
 	}
 	s.offer(p)
 }
 
 // idlest returns the peer that may be offered most, of those that were not late
-// if there are any.
-func (s *steering) idlest(now time.Time) (best PeerID, of *account) {
+// if there are any. Who has everything, or says so, is offered nothing.
+func (s *steering) idlest(p *Plan, nothing map[PeerID]bool) (best PeerID, of *account) {
 	better := func(a *account, id PeerID) bool {
-		if late, than := now.Before(a.shun), now.Before(of.shun); late != than {
+		if late, than := p.now.Before(a.shun), p.now.Before(of.shun); late != than {
 			return than
 		}
 		return a.open-a.most < of.open-of.most || a.open-a.most == of.open-of.most && id < best
 	}
 	for id, a := range s.open {
-		if of == nil || better(a, id) {
+		if !nothing[id] && p.peers[id].count < p.cfg.Layout.Count() && (of == nil || better(a, id)) {
 			best, of = id, a
 		}
 	}
@@ -179,8 +210,9 @@ func (s *steering) late(o offer, now time.Time) bool {
 	return true
 }
 
-// pick returns the next piece that is neither out nor offered.
-func (s *steering) pick(p *Plan) (piece.Index, bool) {
+// pick returns the next piece that is neither out nor offered, and that the peer
+// does not say it has; and whether there are such that it says it has.
+func (s *steering) pick(p *Plan, q *peer) (next piece.Index, ok, others bool) {
 	n := piece.Index(p.cfg.Layout.Count())
 	for range n {
 		i := s.next
@@ -192,10 +224,14 @@ func (s *steering) pick(p *Plan) (piece.Index, bool) {
 		if offered && !s.late(o, p.now) {
 			continue
 		}
+		if q.has.has(i) {
+			others = true
+			continue
+		}
 		if offered {
 			s.withdraw(i)
 		}
-		return i, true
+		return i, true, others
 	}
-	return 0, false
+	return 0, false, others
 }
