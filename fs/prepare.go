@@ -36,7 +36,7 @@ func Prepare(ctx context.Context, mountpoint string, log *slog.Logger) (Place, e
 	}
 	path, err := locate(ctx, mountpoint, log)
 	if errors.Is(err, os.ErrNotExist) {
-		return Place{}, fmt.Errorf("%w: %s does not exist; create it: mkdir -p %s", ErrMountpoint, mountpoint, mountpoint)
+		return Place{}, fmt.Errorf("%w: %s does not exist; create it: mkdir -p %q", ErrMountpoint, mountpoint, mountpoint)
 	}
 	if err != nil {
 		return Place{}, err
@@ -52,7 +52,7 @@ type CoveredError struct {
 }
 
 func (e *CoveredError) Error() string {
-	return fmt.Sprintf("%v: %s is mounted at %s (%s); unmount it: umount %s", ErrMountpoint, e.Source, e.Path, e.Type, e.Path)
+	return fmt.Sprintf("%v: %s is mounted at %s (%s); choose another directory, or unmount it", ErrMountpoint, e.Source, e.Path, e.Type)
 }
 
 func (e *CoveredError) Unwrap() error { return ErrMountpoint }
@@ -152,7 +152,7 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 		case m.FSType == fuseType:
 			return &LiveError{Path: path, Source: m.Source}
 		default:
-			return fmt.Errorf("%w: %s (%s) is mounted at %s; unmount it: umount %s", ErrMountpoint, m.Source, m.FSType, path, path)
+			return fmt.Errorf("%w: %s (%s) is mounted at %s; choose another directory, or unmount it", ErrMountpoint, m.Source, m.FSType, path)
 		}
 		log.Warn("detached the mount of a dead process", "mountpoint", path, "source", m.Source, "type", m.FSType)
 	}

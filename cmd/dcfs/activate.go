@@ -13,7 +13,7 @@ func forceFlag() cli.Flag {
 
 // epochFlag makes a swap part of a deployment, see activate.Swap.
 func epochFlag(what string) cli.Flag {
-	return &cli.Int64Flag{Name: "epoch", Usage: what + " `N`, which grows from one to the next (default: by hand)"}
+	return &cli.Int64Flag{Name: "epoch", DefaultText: "by hand", Usage: what + " `N`, which grows from one to the next"}
 }
 
 func activateCommand() *cli.Command {

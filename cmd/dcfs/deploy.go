@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -133,6 +134,9 @@ func fleetConfig(c *cli.Context) (cfg fleet.Config, err error) {
 	if len(words) == 0 {
 		return cfg, usage("deploy: --ssh is empty", helpOf(c))
 	}
+	if _, err := exec.LookPath(words[0]); err != nil {
+		return cfg, usage(fmt.Sprintf("deploy: --ssh %s: %v", words[0], err), "install it, or name another program")
+	}
 	cfg.Runner = fleet.Shell{Words: words}
 	if cfg.Hosts, err = hostsOf(c.String("hosts")); err != nil {
 		return cfg, err
@@ -150,7 +154,7 @@ func fleetConfig(c *cli.Context) (cfg fleet.Config, err error) {
 		cfg.Flags = append(cfg.Flags, "--origin", o)
 	}
 	cfg.Flags = append(cfg.Flags, c.StringSlice("host-flag")...)
-	return cfg, nil
+	return cfg, cfg.Check()
 }
 
 func hostsOf(file string) ([]string, error) {

@@ -182,6 +182,8 @@ func TestBadValues(t *testing.T) {
 		"mount web-1 /m --linger -1s",
 		"mount web-1 /m --max-peers -1",
 		"mount web-1 /m --max-peers some",
+		"mount web-1 /m --max-peers 70000",
+		"deploy . --as v --hosts /dev/null",
 		"mount web-1 /m --log-format xml",
 		"mount web-1 /m --log-level loud",
 		"mount web-1 /m --origin ftp://x",

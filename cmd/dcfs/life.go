@@ -34,7 +34,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "down", Usage: "receive from peers at most this `RATE` a second, likewise (default: unlimited)"},
 		hostUpFlag(),
 		&cli.StringFlag{Name: "host-down", Usage: "`RATE` that all dcfs processes with this --run receive together at most (default: unlimited)"},
-		&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers"},
+		&cli.IntFlag{Name: "max-peers", DefaultText: "80", Usage: "connect to at most `N` peers"},
 		tradeFlag(),
 		tlsFlag(), allowFlag(),
 		&cli.StringSliceFlag{Name: "peer", Usage: "a peer's `HOST:PORT` to ask besides the tracker's; may be repeated (default: none)"},
@@ -43,7 +43,7 @@ func lifeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "http", Usage: "serve a status page, /metrics and /healthz on `HOST:PORT`; port 0 for any (default: none)"},
 		&cli.BoolFlag{Name: "report", Value: true, Usage: "tell the origins every few seconds how this host is, for their status page; --report=false does not"},
 		&cli.StringSliceFlag{Name: "reuse", Usage: "take what it has of the release from directory `DIR` instead of the network; may be repeated (default: the complete releases on this host)"},
-		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both (default: separate files)"},
+		&cli.BoolFlag{Name: "reuse-hardlinks", Usage: "make files that an older release has in every respect hardlinks of it: saves disk, but who writes to one release then changes both"},
 		&cli.StringFlag{Name: "rack", Usage: "`NAME` of this host's rack, or @FILE with the name in its first line: hosts of a rack fetch each piece from outside once and then from each other (default: none)"},
 		ownerFlag(),
 		&cli.StringFlag{Name: "trace-out", Usage: "record which files are read first to this `FILE`, for publish --trace (default: none)"},
@@ -171,7 +171,10 @@ func lifeConfig(c *cli.Context, cfg *agent.Config) (err error) {
 	if cfg.AtEnd, err = oneOf(c, "at-end", agent.AtEndHandover, agent.AtEndUnmount, agent.AtEndKeep); err != nil {
 		return err
 	}
-	if err := notNegative(c, "linger", "linger-max", "read-timeout", "wait", "disk-patience", "max-peers"); err != nil {
+	if err := checkPeers(c); err != nil {
+		return err
+	}
+	if err := notNegative(c, "linger", "linger-max", "read-timeout", "wait", "disk-patience"); err != nil {
 		return err
 	}
 	if cfg.Rack, err = config.ReadRack(c.String("rack")); err != nil {

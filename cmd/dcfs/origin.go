@@ -31,7 +31,7 @@ Examples:
 			tradeFlag(),
 			tlsFlag(), allowFlag(),
 			&cli.StringFlag{Name: "http", Usage: "serve the status page, /metrics and /healthz on `HOST:PORT`, too, in plain HTTP, where --peer-tls and --peer-allow do not apply (default: none)"},
-			&cli.IntFlag{Name: "max-peers", DefaultText: "the engine's", Usage: "connect to at most `N` peers a release"},
+			&cli.IntFlag{Name: "max-peers", DefaultText: "80", Usage: "connect to at most `N` peers a release"},
 			&cli.StringFlag{Name: "up", Usage: "send at most this `RATE` a second to peers and over HTTP, as counted on the link, such as 50MiB (default: unlimited)"},
 			hostUpFlag(),
 		},
@@ -76,7 +76,7 @@ func originConfig(c *cli.Context) (cfg origin.Config, err error) {
 	if cfg.Log, err = logger(c, c.App.ErrWriter); err != nil {
 		return cfg, err
 	}
-	if err := notNegative(c, "max-peers"); err != nil {
+	if err := checkPeers(c); err != nil {
 		return cfg, err
 	}
 	if cfg.State, err = absolute(c.String("state")); err != nil {

@@ -149,6 +149,16 @@ func commas(values []string) (out []string) {
 	return out
 }
 
+// maxPeers bounds --max-peers, as the configuration file does.
+const maxPeers = 65535
+
+func checkPeers(c *cli.Context) error {
+	if n := c.Int("max-peers"); n < 0 || n > maxPeers {
+		return usage(fmt.Sprintf("--max-peers: %d is no number from 0 to %d", n, maxPeers), helpOf(c))
+	}
+	return nil
+}
+
 // notNegative checks flags that hold durations or counts.
 func notNegative(c *cli.Context, flags ...string) error {
 	for _, f := range flags {

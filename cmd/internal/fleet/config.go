@@ -7,6 +7,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -28,7 +30,7 @@ func ParseHosts(r io.Reader) ([]string, error) {
 		switch {
 		case host == "":
 			continue
-		case strings.HasPrefix(host, "-") || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		case strings.HasPrefix(host, "-") || !utf8.ValidString(host) || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 			return nil, fmt.Errorf("%w: line %d: %q is no host: one on a line, as ssh takes it", ErrConfig, n, host)
 		case seen[host]:
 			return nil, fmt.Errorf("%w: line %d: %s is there twice", ErrConfig, n, host)
@@ -65,7 +67,9 @@ func ParseQuorum(text string, n int) (int, error) {
 	return q, nil
 }
 
-func (c Config) check() error {
+// Check says whether the deployment can be meant as it is given, but for what only
+// hosts know. The error wraps ErrConfig.
+func (c Config) Check() error {
 	for what, p := range map[string]string{"mount": c.Mount, "dest": c.Dest, "current": c.Current} {
 		if !path.IsAbs(p) || path.Clean(p) == "/" {
 			return fmt.Errorf("%w: --%s %q: an absolute path on the hosts is needed", ErrConfig, what, p)
@@ -74,9 +78,17 @@ func (c Config) check() error {
 	if path.Clean(c.Mount) == path.Clean(c.Dest) {
 		return fmt.Errorf("%w: --mount and --dest are both %s: give the copies a place of their own", ErrConfig, c.Dest)
 	}
-	if c.Parallel < 1 || c.Quorum < 1 || c.Quorum > len(c.Hosts) || c.MaxUnhealthy < 0 {
-		return fmt.Errorf("%w: parallel %d, quorum %d, at most %d unhealthy, among %d hosts", ErrConfig,
-			c.Parallel, c.Quorum, c.MaxUnhealthy, len(c.Hosts))
+	for what, d := range map[string]time.Duration{"timeout": c.Timeout, "call-timeout": c.CallTimeout} {
+		if d <= 0 {
+			return fmt.Errorf("%w: --%s %s: nothing can be done in no time", ErrConfig, what, d)
+		}
+	}
+	if c.Parallel < 1 {
+		return fmt.Errorf("%w: --parallel %d: at least one host at a time", ErrConfig, c.Parallel)
+	}
+	if c.Quorum < 1 || c.Quorum > len(c.Hosts) || c.MaxUnhealthy < 0 {
+		return fmt.Errorf("%w: quorum %d, at most %d unhealthy, among %d hosts", ErrConfig,
+			c.Quorum, c.MaxUnhealthy, len(c.Hosts))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -85,6 +86,7 @@ func Deploy(ctx context.Context, cfg Config) (Report, error) {
 type deployment struct {
 	cfg   Config
 	epoch int64
+	nonce int64 // of the epoch, see learn
 	start time.Time
 	back  float64 // seconds that taking the swaps back took
 
@@ -93,10 +95,10 @@ type deployment struct {
 }
 
 func newDeployment(cfg Config) (*deployment, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	d := &deployment{cfg: cfg, start: time.Now()}
+	d := &deployment{cfg: cfg, start: time.Now(), nonce: rand.Int64N(epochUnit)}
 	for _, name := range cfg.Hosts {
 		d.hosts = append(d.hosts, Host{Name: name, State: Pending})
 	}

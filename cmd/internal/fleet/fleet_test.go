@@ -284,7 +284,7 @@ func TestOvertaken(t *testing.T) {
 		}
 		once.Do(func() {
 			for _, h := range cfg.Hosts { // the other one's
-				opt := f.options(h, time.Now().Add(time.Hour).UnixMilli())
+				opt := f.options(h, time.Now().Add(time.Hour).Unix()*epochUnit)
 				if _, err := activate.Swap(f.link(h), filepath.Join(f.dir, h, "d/v1"), opt); err != nil {
 					t.Error(err)
 				}
@@ -316,12 +316,52 @@ func TestStraggler(t *testing.T) {
 	f.want(1, 3)
 }
 
+// TestEpochs: deployments that begin at once, or know of the same epoch, have
+// different ones, greater than all that they know.
+func TestEpochs(t *testing.T) {
+	for _, known := range []int64{0, 1_795_600_000_000, time.Now().Unix() * epochUnit, time.Now().Add(time.Hour).Unix()*epochUnit + 999_999} {
+		seen := map[int64]bool{}
+		for range 100 {
+			_, cfg := newFarm(t, 1)
+			d, err := newDeployment(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.start = time.Unix(1_800_000_000, 0)
+			d.learn(known)
+			d.learn(known - 5)
+			if seen[d.epoch] = true; d.epoch <= known || d.epoch >= 1<<53 {
+				t.Errorf("%d after %d", d.epoch, known)
+			}
+		}
+		if len(seen) < 98 {
+			t.Errorf("100 deployments have %d epochs", len(seen))
+		}
+	}
+}
+
+// TestCheck: what cannot be meant is said before anything is done.
+func TestCheck(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"--parallel 0":    func(c *Config) { c.Parallel = 0 },
+		"--timeout 0s":    func(c *Config) { c.Timeout = 0 },
+		"--call-timeout":  func(c *Config) { c.CallTimeout = 0 },
+		"--current \"x\"": func(c *Config) { c.Current = "x" },
+	} {
+		_, cfg := newFarm(t, 1)
+		change(&cfg)
+		if err := cfg.Check(); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
 func TestParseHosts(t *testing.T) {
 	got, err := ParseHosts(strings.NewReader("a\n# no\n  deploy@b.example # the second\n\nfd00::1\n"))
 	if err != nil || fmt.Sprint(got) != "[a deploy@b.example fd00::1]" {
 		t.Errorf("%q, %v", got, err)
 	}
-	for _, bad := range []string{"", "# none\n", "a\na\n", "-oProxyCommand=x\n", "a b\n", "a\x01\n", strings.Repeat("x", 5000)} {
+	for _, bad := range []string{"", "# none\n", "a\na\n", "-oProxyCommand=x\n", "a b\n", "a\x01\n", "a\xff\n", strings.Repeat("x", 5000)} {
 		if got, err := ParseHosts(strings.NewReader(bad)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%.20q: %q, %v", bad, got, err)
 		}

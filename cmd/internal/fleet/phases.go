@@ -94,11 +94,20 @@ func (d *deployment) prepare(ctx context.Context, i int) {
 	d.set(i, func(h *Host) { h.State, h.held = Ready, f.Held })
 }
 
-// learn makes the epoch of this deployment greater than one that a host knows.
+// epochUnit is what there is of epochs in a second. JSON keeps them exact.
+const epochUnit = 1_000_000
+
+// learn makes the epoch of this deployment greater than one that a host knows. Two
+// that begin at once, or know of the same, have different ones all the same: or the
+// hosts would take the one for the other.
 func (d *deployment) learn(epoch int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.epoch = max(d.epoch, epoch+1, d.start.UnixMilli())
+	next := epoch - epoch%epochUnit + d.nonce
+	if next <= epoch {
+		next += epochUnit
+	}
+	d.epoch = max(d.epoch, next, d.start.Unix()*epochUnit+d.nonce)
 }
 
 // activate is phase 2: the hosts that are ready swap, and are looked at.
