@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/goleak"
+
+	"dcfs/cmd/internal/control"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -256,5 +259,18 @@ func TestPublishOrigins(t *testing.T) {
 		if err != nil || got != c.want {
 			t.Errorf("%q: %q, %v; want %q", c.args, got, err, c.want)
 		}
+	}
+}
+
+// TestLegible: what others say does not reach the terminal as anything but text.
+func TestLegible(t *testing.T) {
+	var out bytes.Buffer
+	complain(&out, errors.New("a host says \x1b[31mred\a\u009b2J\tand\nmore"))
+	if got, want := out.String(), "dcfs: a host says \uFFFD[31mred\uFFFD\uFFFD2J\tand\nmore\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	out.Reset()
+	if err := statusTable(legible{&out}, []control.Status{{Version: "v\x1b]0;x\a", Reason: "r\x1b[2J"}}); err != nil || strings.ContainsRune(out.String(), 0x1b) {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -51,6 +51,7 @@ func complain(w io.Writer, err error) {
 	if errors.As(err, &s) && s.Silent() {
 		return // whoever failed has said so
 	}
+	w = legible{w}
 	fmt.Fprintf(w, "dcfs: %v\n", err)
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(w, "try: %s\n", hint)

@@ -85,7 +85,7 @@ func printGC(c *cli.Context, cfg gc.Config, r gc.Report) error {
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, gcReport{schema, cfg.Dir, cfg.Keep, cfg.DryRun, r.Releases, r.Leftovers})
 	}
-	return gcTable(c.App.Writer, r)
+	return gcTable(legible{c.App.Writer}, r)
 }
 
 // gcTable prints one line per thing: what becomes of it, what it is, why.

@@ -74,7 +74,7 @@ func (t *hostTable) draw(r fleet.Report) {
 		if t.lines > tableRows {
 			break
 		}
-		fmt.Fprintf(t.out, "  %-24.24s %-10s %6.1fs %.80s\n", h.Name, h.State, h.At.Seconds(), h.Error)
+		fmt.Fprintf(legible{t.out}, "  %-24.24s %-10s %6.1fs %.80s\n", h.Name, h.State, h.At.Seconds(), h.Error)
 		t.lines++
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -33,8 +34,26 @@ func result(c *cli.Context, v any, format string, args ...any) error {
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, v)
 	}
-	_, err := fmt.Fprintf(c.App.Writer, format+"\n", args...)
+	_, err := fmt.Fprintf(legible{c.App.Writer}, format+"\n", args...)
 	return err
+}
+
+// legible writes text for people. What it holds of other hosts, processes and file
+// names must not move a terminal's cursor, or worse.
+type legible struct{ io.Writer }
+
+// Write takes whole characters.
+func (l legible) Write(p []byte) (int, error) {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, string(p))
+	if _, err := io.WriteString(l.Writer, text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // isTerminal reports whether w is a terminal that can be redrawn.

@@ -72,10 +72,11 @@ func statusOnce(c *cli.Context) error {
 		r.Errors = append(r.Errors, err.Error())
 	}
 	var err error
-	if c.Bool("json") {
+	switch {
+	case c.Bool("json"):
 		err = printJSON(c.App.Writer, r)
-	} else {
-		err = statusTable(c.App.Writer, all)
+	case len(all) > 0 || len(errs) == 0: // else there are some, and none that answers
+		err = statusTable(legible{c.App.Writer}, all)
 	}
 	if err == nil && len(errs) > 0 {
 		for _, e := range errs[1:] {

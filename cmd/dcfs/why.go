@@ -56,7 +56,7 @@ func why(c *cli.Context) error {
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, answer)
 	}
-	return whyText(c.App.Writer, answer)
+	return whyText(legible{c.App.Writer}, answer)
 }
 
 // errNoProcess is the kind of a PATH that no process of this host serves.
