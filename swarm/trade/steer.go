@@ -34,6 +34,8 @@ type account struct {
 	sent int64 // bytes that went to it, as Sent says
 	got  int   // pieces that it was offered and has, at most as many as went to it
 
+	told bool // that it may ask for anything
+
 	ever bool      // it has got a piece
 	late int       // times that it did not take offers in time, since it got one
 	shun time.Time // until when others are offered more first
@@ -87,14 +89,11 @@ func (s *steering) gone(p *Plan, q *peer) {
 func (s *steering) spread(p *Plan, q *peer, i piece.Index) {
 	out := int(p.copies[i]) >= max(2, (len(p.peers)+believed-1)/believed)
 	if o, ok := s.offers[i]; ok && o.to == q.id {
-		a := s.open[q.id]
-		if int64(a.got)*p.cfg.Layout.Length < a.sent {
+		s.withdraw(i) // it may have it from elsewhere
+		if a := s.open[q.id]; int64(a.got)*p.cfg.Layout.Length < a.sent {
 			a.got++
-			out = true
-		}
-		if out {
-			s.withdraw(i)
 			a.taken++
+			out = true
 		}
 	}
 	if out {
@@ -150,11 +149,14 @@ func (s *steering) offer(p *Plan) {
 		if !ok && !others {
 			return
 		}
-		if !ok {
+		if !ok { // all that it lacks is out, or offered: it need not wait for what it says it has
 			if nothing == nil {
 				nothing = make(map[PeerID]bool)
 			}
-			nothing[id] = true
+			if nothing[id] = true; !a.told {
+				a.told = true
+				p.send(id, Open, 0)
+			}
 			continue
 		}
 		s.offers[i] = offer{id, p.now}
