@@ -52,10 +52,18 @@ type CoveredError struct {
 }
 
 func (e *CoveredError) Error() string {
-	return fmt.Sprintf("%v: %s is mounted at %s (%s); choose another directory, or unmount it", ErrMountpoint, e.Source, e.Path, e.Type)
+	return fmt.Sprintf("%v: %s is mounted at %s (%s); choose another directory%s", ErrMountpoint, e.Source, e.Path, e.Type, orUnmount(e.Path))
 }
 
 func (e *CoveredError) Unwrap() error { return ErrMountpoint }
+
+// orUnmount is the other way, which nobody is told to take with the root.
+func orUnmount(path string) string {
+	if path == "/" {
+		return ""
+	}
+	return ", or free this one: umount " + path
+}
 
 // LiveError says that a process serves a dcfs mount at the mountpoint. It wraps
 // ErrMountpoint.
@@ -152,7 +160,7 @@ func free(ctx context.Context, path string, log *slog.Logger) error {
 		case m.FSType == fuseType:
 			return &LiveError{Path: path, Source: m.Source}
 		default:
-			return fmt.Errorf("%w: %s (%s) is mounted at %s; choose another directory, or unmount it", ErrMountpoint, m.Source, m.FSType, path)
+			return fmt.Errorf("%w: %s (%s) is mounted at %s; choose another directory%s", ErrMountpoint, m.Source, m.FSType, path, orUnmount(path))
 		}
 		log.Warn("detached the mount of a dead process", "mountpoint", path, "source", m.Source, "type", m.FSType)
 	}
