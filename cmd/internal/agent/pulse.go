@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -113,15 +112,35 @@ func processorTime() (ran, queued time.Duration) {
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
 		ran = time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	files, _ := filepath.Glob("/proc/self/task/*/schedstat")
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		fields := strings.Fields(string(text))
-		if err != nil || len(fields) < 2 {
-			continue // the thread has ended
-		}
-		ns, _ := strconv.ParseInt(fields[1], 10, 64)
-		queued += time.Duration(ns)
+	tasks, err := os.Open("/proc/self/task")
+	if err != nil {
+		return ran, 0
+	}
+	defer tasks.Close()
+	ids, _ := tasks.Readdirnames(-1)
+	for _, id := range ids {
+		queued += threadQueued("/proc/self/task/" + id + "/schedstat")
 	}
 	return ran, queued
+}
+
+// threadQueued reads one thread's file, with three system calls: os.ReadFile makes
+// twice as many, for each of some fifteen threads twice a second.
+func threadQueued(file string) time.Duration {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0 // the thread has ended
+	}
+	defer unix.Close(fd)
+	var text [96]byte // three numbers
+	n, err := unix.Read(fd, text[:])
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[:n]))
+	if len(fields) < 2 {
+		return 0
+	}
+	ns, _ := strconv.ParseInt(fields[1], 10, 64)
+	return time.Duration(ns)
 }
