@@ -198,9 +198,11 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 			e.seeds.Store(int64(e.plan.Seeds()))
 			e.forgive(now)
 			e.up.Lock()
-			e.queue.Tick(now)
+			freed := e.queue.Tick(now)
 			e.up.Unlock()
-			signal(e.upWake)
+			if freed {
+				signal(e.upWake)
+			}
 			e.lend.settle(s, e)
 			if e.plan.Idle() || now.Sub(e.told) >= tellEvery {
 				e.told = now
@@ -350,8 +352,11 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 	case trade.Ack:
 		e.up.Lock()
 		e.queue.Acked(id, m.Off, time.Now())
+		idle := e.queue.Idle()
 		e.up.Unlock()
-		signal(e.upWake)
+		if !idle {
+			signal(e.upWake)
+		}
 	case trade.Data:
 		e.take(id, m)
 	case trade.Have:

@@ -119,7 +119,7 @@ func New(cfg Config) *Plan {
 		copies: make([]int32, n), urgent: make(map[piece.Index]bool),
 		asked: make(map[piece.Index]*ask), peers: make(map[PeerID]*peer),
 		rand: rand.New(rand.NewPCG(cfg.Key, uint64(cfg.Start))),
-		news: news{of: make(map[*peer][]piece.Index)},
+		news: news{taken: make(map[*peer][]piece.Index)},
 	}
 	if cfg.Steer {
 		p.steer = newSteering(n)
@@ -290,7 +290,7 @@ func (p *Plan) Verified(i piece.Index, good bool) {
 	p.forget(i)
 	if good {
 		if a != nil && p.peers[a.of.id] == a.of {
-			p.news.add(i, a.of)
+			p.news.add(i, a.of, p.now)
 		}
 		p.Have(i, true)
 	}

@@ -281,14 +281,19 @@ func (q *Queue) room(id PeerID, most int64) bool {
 	return f == nil || !f.silent && f.bytes < most
 }
 
-// Tick finds the peers that fell silent.
-func (q *Queue) Tick(now time.Time) {
+// Idle says whether nothing waits to be sent.
+func (q *Queue) Idle() bool { return len(q.waiting)+len(q.active) == 0 }
+
+// Tick finds the peers that fell silent, and says whether there are new ones: then
+// Next may have a block that it did not have before.
+func (q *Queue) Tick(now time.Time) (freed bool) {
 	for _, f := range q.flight {
 		if f.bytes > 0 && !f.silent && now.Sub(f.since) > silence {
-			f.silent = true
+			f.silent, freed = true, true
 			q.total -= f.bytes
 		}
 	}
+	return freed
 }
 
 // Acked takes note of bytes that came, and adapts how much is under way: about
