@@ -103,7 +103,7 @@ func (l *Lab) Add(name string) *Host {
 	l.batch("-n "+l.hub, "link set "+h.port+" master br0", "link set "+h.port+" up")
 	l.batch("-n "+h.namespace,
 		"link set lo up",
-		"addr add "+h.Addr+"/16 dev eth0",
+		"addr add "+h.Addr+"/16 brd + dev eth0",
 		"addr add "+h.Addr6+"/64 dev eth0 nodad",
 		"link set eth0 address "+h.mac(),
 		"link set eth0 up")
