@@ -148,14 +148,14 @@ func (udpcastTool) run(b *testing.B, w *work) outcome {
 	start := time.Now()
 	var procs []*lab.Process
 	for _, h := range w.hosts {
-		out := filepath.Join(h.Dir, "tree.tar")
 		procs = append(procs, h.Start("receive", nil, "sh", "-c",
-			"udp-receiver --nokbd --interface eth0 --file '"+out+"' && tar -C '"+h.Releases()+"' -xf '"+out+"' && : > '"+filepath.Join(h.Dir, "done")+"'; sleep 3600"))
+			"udp-receiver --nokbd --interface eth0 | tar -C '"+h.Releases()+"' -xf - && : > '"+filepath.Join(h.Dir, "done")+"'; exec sleep 3600"))
 	}
-	sender := w.origin.Start("send", nil, "udp-sender", "--nokbd", "--interface", "eth0", "--file", archive,
-		"--min-receivers", strconv.Itoa(len(w.hosts)), "--max-bitrate", fmt.Sprintf("%dk", w.mbit*960))
+	sender := w.origin.Start("send", nil, "sh", "-c", fmt.Sprintf(
+		"udp-sender --nokbd --interface eth0 --file '%s' --min-receivers %d --max-bitrate %dk; exec sleep 3600", archive, len(w.hosts), w.mbit*960))
 	seconds := waitAll(b, start, w.hosts, func(h *lab.Host) (time.Time, bool) { return appeared(filepath.Join(h.Dir, "done")) })
-	out := collect(w, append([]*lab.Process{sender}, procs...), before, seconds)
+	procs = append([]*lab.Process{sender}, procs...)
+	out := collect(w, procs, before, seconds)
 	for _, p := range procs {
 		p.Kill() // the sleep that kept its figures
 	}
