@@ -56,9 +56,7 @@ func (w *news) add(i piece.Index, from *peer, now time.Time) {
 // tell, those whose turn it is.
 func (w *news) send(p *Plan) {
 	for q := range p.each() {
-		if len(w.taken[q]) > 0 {
-			w.tell(p, q, w.taken[q])
-		}
+		w.tell(p, q, w.taken[q])
 	}
 	clear(w.taken)
 	if len(w.fresh) == 0 || !w.last && len(w.fresh) < newsPieces && p.now.Sub(w.since) < newsTime {
@@ -67,28 +65,29 @@ func (w *news) send(p *Plan) {
 	told := 0
 	for range w.ring {
 		w.turn = (w.turn + 1) % len(w.ring)
-		if w.tell(p, w.ring[w.turn], w.fresh) {
-			if told++; told == toldAtOnce && !w.last {
-				break
+		q := w.ring[w.turn]
+		var lacks []piece.Index
+		for _, i := range w.fresh {
+			if !q.has.has(i) {
+				lacks = append(lacks, i)
 			}
+		}
+		if len(lacks) == 0 {
+			continue
+		}
+		w.tell(p, q, lacks)
+		if told++; told == toldAtOnce && !w.last {
+			break
 		}
 	}
 	w.fresh = w.fresh[:0]
 }
 
-// tell tells a peer of those pieces that it lacks, and says whether there are any.
-func (w *news) tell(p *Plan, q *peer, pieces []piece.Index) bool {
-	var lacks []piece.Index
-	for _, i := range pieces {
-		if !q.has.has(i) || q.who.Steers {
-			lacks = append(lacks, i)
-		}
+// tell tells a peer of pieces.
+func (w *news) tell(p *Plan, q *peer, pieces []piece.Index) {
+	for len(pieces) > 0 {
+		n := min(len(pieces), maxNews)
+		p.out = append(p.out, Send{q.id, Message{Kind: Have, Pieces: pieces[:n:n]}})
+		pieces = pieces[n:]
 	}
-	some := len(lacks) > 0
-	for len(lacks) > 0 {
-		n := min(len(lacks), maxNews)
-		p.out = append(p.out, Send{q.id, Message{Kind: Have, Pieces: lacks[:n]}})
-		lacks = lacks[n:]
-	}
-	return some
 }
