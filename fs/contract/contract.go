@@ -81,10 +81,10 @@ func ranges(t *testing.T, s Subject) {
 // absent: a read of what does not come ends with an error that is no io.EOF,
 // having given no wrong byte, and spoils nothing for the next.
 func absent(t *testing.T, s Subject) {
+	began := time.Now() // before the deadline is set, which counts from there
 	ctx, stop := context.WithTimeoutCause(t.Context(), Patience, errEnough)
 	defer stop()
 	p := make([]byte, 10_000)
-	began := time.Now()
 	n, err := s.ReadAt(ctx, p, 70_000)
 	if err == nil || errors.Is(err, io.EOF) || !bytes.Equal(p[:n], s.Data[70_000:70_000+n]) {
 		t.Errorf("%d bytes, %v", n, err)
