@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"dcfs/fs/tree"
 )
@@ -49,6 +50,9 @@ func (r *raw) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 	dir, ok := r.entry(h.NodeId)
 	if !ok || r.tree.Kind(dir) != tree.Dir {
 		return fuse.ENOTDIR
+	}
+	if len(name) > unix.NAME_MAX {
+		return fuse.Status(unix.ENAMETOOLONG) // the kernel leaves that to the filesystem
 	}
 	id, ok := r.tree.Lookup(dir, name)
 	if !ok {

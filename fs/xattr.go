@@ -1,7 +1,11 @@
 package fs
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // GetXAttr returns the length of a value, and copies it when dest is not
@@ -20,8 +24,14 @@ func (r *raw) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []
 			return give(x.Value, dest)
 		}
 	}
+	if space, _, ok := strings.Cut(name, "."); !ok || !slices.Contains(xattrSpaces, space) {
+		return 0, fuse.Status(unix.ENOTSUP) // as xattr(7) has it
+	}
 	return 0, fuse.ENODATA
 }
+
+// xattrSpaces are the namespaces of names of xattrs.
+var xattrSpaces = []string{"user", "security", "trusted", "system"}
 
 // ListXAttr returns the names, each with a NUL behind it.
 func (r *raw) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
