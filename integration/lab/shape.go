@@ -55,10 +55,12 @@ func (h *Host) Cut() {
 	h.lab.batch("-n "+h.lab.hub, "link set "+h.port+" down")
 }
 
-// Heal undoes Cut.
+// Heal undoes Cut. The host forgets whom it looked for in vain meanwhile: else the
+// kernel may say for another second that there is no way there.
 func (h *Host) Heal() {
 	h.lab.t.Helper()
 	h.lab.batch("-n "+h.lab.hub, "link set "+h.port+" up")
+	h.lab.batch("-n "+h.namespace, "neigh flush all")
 }
 
 // Traffic reads the counters of the host's link.
