@@ -84,30 +84,30 @@ func posixTree(t *testing.T, root string) {
 func posixRun(t *testing.T, uid int, root string, calls map[string]func(string) (any, error)) map[string]string {
 	t.Helper()
 	got := make(map[string]string)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if uid != 0 {
-			must(t, unix.Setfsgid(uid))
-			must(t, unix.Setfsuid(uid))
-		}
-		for _, name := range slices.Sorted(maps.Keys(calls)) {
-			out, err := calls[name](root)
-			var errno unix.Errno
-			switch {
-			case err == nil && out == nil:
-				got[name] = "OK"
-			case err == nil:
-				got[name] = fmt.Sprint(out)
-			case errors.As(err, &errno):
-				got[name] = unix.ErrnoName(errno)
-			default:
-				got[name] = err.Error()
-			}
-		}
+	// The thread is somebody else for a while. It must not end: what it started would
+	// be killed with it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	must(t, unix.Setfsgid(uid))
+	must(t, unix.Setfsuid(uid))
+	defer func() {
+		must(t, unix.Setfsuid(0))
+		must(t, unix.Setfsgid(0))
 	}()
-	<-done
+	for _, name := range slices.Sorted(maps.Keys(calls)) {
+		out, err := calls[name](root)
+		var errno unix.Errno
+		switch {
+		case err == nil && out == nil:
+			got[name] = "OK"
+		case err == nil:
+			got[name] = fmt.Sprint(out)
+		case errors.As(err, &errno):
+			got[name] = unix.ErrnoName(errno)
+		default:
+			got[name] = err.Error()
+		}
+	}
 	return got
 }
 
