@@ -32,7 +32,7 @@ wants() {
 		command -v dnsmasq|dnsmasq-base|origins by DNS
 		command -v chromium|chromium fonts-dejavu-core|the status page
 		command -v sshd|openssh-server|deploy by a real ssh
-		command -v promtool|prometheus|metrics, alert rules, dashboard
+		command -v promtool && command -v prometheus|prometheus|metrics, alert rules, dashboard
 		command -v rpm && command -v cpio|rpm cpio|the .rpm
 		command -v jq && command -v curl && command -v openssl && command -v nft|jq curl openssl nftables|the commands of the pages
 		/usr/bin/python3 -c 'import hcl, yaml'|python3-pyhcl python3-yaml|the recipes of docs/plugs.md
@@ -47,10 +47,10 @@ missing() {
 	done < <(wants)
 }
 
-# Of these packages only a program is wanted: they would start a service.
+# Of these packages only programs are wanted: they would start a service.
 program() {
 	case $1 in
-	prometheus) echo usr/bin/promtool ;;
+	prometheus) echo usr/bin/promtool usr/bin/prometheus ;;
 	opentracker) echo usr/bin/opentracker ;;
 	nginx) echo usr/sbin/nginx ;;
 	esac
@@ -61,7 +61,8 @@ program_only() {
 	dir=$(mktemp -d)
 	chmod 0755 "$dir"
 	(cd "$dir" && timeout 120 "${apt[@]}" download "$1" && dpkg-deb -x "$1"_*.deb . &&
-		install -m 0755 "$(program "$1")" /usr/local/bin/)
+		# shellcheck disable=SC2046 # one word for each program
+		install -m 0755 $(program "$1") /usr/local/bin/)
 	rm -rf "$dir"
 }
 
