@@ -193,25 +193,40 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
+// dashboard is what Grafana loads.
+type dashboard struct {
+	Title  string `json:"title"`
+	UID    string `json:"uid"`
+	Panels []struct {
+		ID      int    `json:"id"`
+		Type    string `json:"type"`
+		Title   string `json:"title"`
+		GridPos struct{ X, Y, W, H int }
+		Targets []panelQuery `json:"targets"`
+	} `json:"panels"`
+}
+
+type panelQuery struct {
+	Expr string `json:"expr"`
+}
+
+// over is the query of all instances, with rates over a span, as Prometheus takes it.
+func (q panelQuery) over(span string) string {
+	return strings.NewReplacer("$__rate_interval", span, "$instance", ".*").Replace(q.Expr)
+}
+
+func readDashboard(t *testing.T) (d dashboard) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(moduleRoot, "docs/monitoring/grafana.json"))
+	must(t, err)
+	must(t, json.Unmarshal(text, &d))
+	return d
+}
+
 // TestDashboard holds the dashboard to what Grafana needs to load it: panels
 // that do not overlap, with queries that promtool takes for PromQL.
 func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(moduleRoot, "docs/monitoring/grafana.json"))
-	must(t, err)
-	var d struct {
-		Title  string `json:"title"`
-		UID    string `json:"uid"`
-		Panels []struct {
-			ID      int    `json:"id"`
-			Type    string `json:"type"`
-			Title   string `json:"title"`
-			GridPos struct{ X, Y, W, H int }
-			Targets []struct {
-				Expr string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
-	}
-	must(t, json.Unmarshal(text, &d))
+	d := readDashboard(t)
 	taken, ids := map[[2]int]string{}, map[int]bool{}
 	var rules strings.Builder
 	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
@@ -229,7 +244,7 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 		for i, q := range p.Targets {
-			expr, err := json.Marshal(strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*").Replace(q.Expr))
+			expr, err := json.Marshal(q.over("5m"))
 			must(t, err)
 			fmt.Fprintf(&rules, "  - {record: 'panel_%d_%d', expr: %s}\n", p.ID, i, expr)
 		}

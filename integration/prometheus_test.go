@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +36,12 @@ func TestPrometheus(t *testing.T) {
 	if got := w.query(`ALERTS`); len(got) != 0 {
 		t.Errorf("alerts where all is well: %v", got)
 	}
-	queries := dashboardQueries(t)
+	var queries []string
+	for _, p := range readDashboard(t).Panels {
+		for _, q := range p.Targets {
+			queries = append(queries, q.over("5s"))
+		}
+	}
 	w.until("the dashboard shows something", func() bool { // rates take some samples
 		answered := 0
 		for _, q := range queries {
@@ -50,27 +54,6 @@ func TestPrometheus(t *testing.T) {
 	p.Kill()
 	w.until("it is missed", func() bool { return len(w.query(`up == 0`)) == 1 })
 	stop(t, w.process)
-}
-
-// dashboardQueries are those of the dashboard, for all instances.
-func dashboardQueries(t *testing.T) (queries []string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(moduleRoot, "docs/monitoring/grafana.json"))
-	must(t, err)
-	var d struct {
-		Panels []struct {
-			Targets []struct {
-				Expr string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
-	}
-	must(t, json.Unmarshal(text, &d))
-	for _, p := range d.Panels {
-		for _, q := range p.Targets {
-			queries = append(queries, strings.NewReplacer("$__rate_interval", "5s", "$instance", ".*").Replace(q.Expr))
-		}
-	}
-	return queries
 }
 
 // watcher is a host with Prometheus.

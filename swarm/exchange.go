@@ -263,7 +263,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		e.leave(id, ev.conn)
 		e.lend.regard(s, e)
 	case hasPiece:
-		e.plan.Sent(id, e.received.sentOf(ev.conn))
+		e.account(id)
 		e.plan.Has(id, ev.piece)
 	case hasSome:
 		for i, has := range ev.have {
@@ -320,6 +320,14 @@ func (e *exchange) leave(id trade.PeerID, c *torrent.PeerConn) {
 	e.received.forget(c)
 }
 
+// account tells a plan that steers how much went to a peer; what that then says it
+// has is held against it. Other plans believe it.
+func (e *exchange) account(id trade.PeerID) {
+	if l := e.conns[id]; e.steers && l != nil {
+		e.plan.Sent(id, e.received.sentOf(l.conn))
+	}
+}
+
 // hear handles a message of a peer.
 func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 	switch m.Kind {
@@ -360,7 +368,7 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 	case trade.Data:
 		e.take(id, m)
 	case trade.Have:
-		e.plan.Sent(id, e.received.sentOf(e.conns[id].conn))
+		e.account(id)
 		for _, i := range m.Pieces {
 			e.plan.Has(id, i)
 		}

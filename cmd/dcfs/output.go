@@ -168,12 +168,10 @@ func commas(values []string) (out []string) {
 	return out
 }
 
-// maxPeers bounds --max-peers, as the configuration file does.
-const maxPeers = 65535
-
+// checkPeers checks --max-peers.
 func checkPeers(c *cli.Context) error {
-	if n := c.Int("max-peers"); n < 0 || n > maxPeers {
-		return usage(fmt.Sprintf("--max-peers: %d is no number from 0 to %d", n, maxPeers), helpOf(c))
+	if n := c.Int("max-peers"); n < 0 || n > config.MaxCount {
+		return usage(fmt.Sprintf("--max-peers: %d is no number from 0 to %d", n, config.MaxCount), helpOf(c))
 	}
 	return nil
 }

@@ -171,10 +171,7 @@ func readLink(disk durable.Disk, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !filepath.IsAbs(to) {
-		to = filepath.Join(filepath.Dir(path), to)
-	}
-	return filepath.Clean(to), nil
+	return durable.Target(filepath.Dir(path), to), nil
 }
 
 // allowed asks the caller about target, and refuses what could never resolve.

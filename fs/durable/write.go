@@ -93,7 +93,7 @@ func (d *Dir) ReplaceSymlink(target, name string) error {
 	if err != nil {
 		return err
 	}
-	if d.absolute(got) != d.absolute(target) {
+	if Target(d.path, got) != Target(d.path, target) {
 		return fmt.Errorf("symlink %s: somebody else changed it at the same time (it leads to %q): try again", d.join(name), got)
 	}
 	return d.Sync()
@@ -107,7 +107,7 @@ func SwapName(name string) string { return "." + name + ".swap" }
 func (d *Dir) besides(target, name string) (undo func(), err error) {
 	beside := SwapName(name)
 	old, err := d.Readlink(beside)
-	if err == nil && d.absolute(old) == d.absolute(target) {
+	if err == nil && Target(d.path, old) == Target(d.path, target) {
 		return func() {}, nil
 	}
 	undo = func() {
@@ -144,10 +144,11 @@ func (d *Dir) changePlaces(beside, name string) error {
 	return d.Rename(beside, d, name)
 }
 
-// absolute is a target of a link in the directory, as an absolute path.
-func (d *Dir) absolute(target string) string {
-	if !filepath.IsAbs(target) {
-		target = filepath.Join(d.path, target)
+// Target is where a symlink in the directory dir leads that holds to: an absolute
+// path, if dir is one, of one step.
+func Target(dir, to string) string {
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(dir, to)
 	}
-	return filepath.Clean(target)
+	return filepath.Clean(to)
 }

@@ -88,10 +88,20 @@ func frame(method byte, size int, packed, digests []byte) []byte {
 // the info-hash covers all. A change of the library may still change what it
 // returns; a golden test tells.
 func compress(b []byte) []byte {
-	window := 8 << 20
 	if len(b) <= oneBlock {
-		window = oneBlock // the result is the same, without buffers of twice 8 MiB
+		return compressIn(oneBlock, b) // the result is the same, without buffers of twice 8 MiB
 	}
+	return compressIn(largeWindow, b)
+}
+
+const (
+	// oneBlock is what zstd compresses in one go, in bytes.
+	oneBlock    = 128 << 10
+	largeWindow = 8 << 20
+)
+
+// compressIn compresses with a window of so many bytes.
+func compressIn(window int, b []byte) []byte {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
 		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(window), zstd.WithZeroFrames(true))
 	if err != nil {
@@ -99,9 +109,6 @@ func compress(b []byte) []byte {
 	}
 	return z.EncodeAll(b, nil)
 }
-
-// oneBlock is what zstd compresses in one go, in bytes.
-const oneBlock = 128 << 10
 
 type encoder struct {
 	t *Tree

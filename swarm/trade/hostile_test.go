@@ -86,14 +86,20 @@ func TestMutePeers(t *testing.T) {
 	}
 }
 
+// steeringPlan is the plan of a host that steers and has n pieces.
+func steeringPlan(n int) *Plan {
+	p := New(Config{Layout: piece.Layout{Total: int64(n) << 16, Length: 1 << 16}, Steer: true})
+	for i := range piece.Index(n) {
+		p.Have(i, true)
+	}
+	return p
+}
+
 // TestClaims: a host that steers believes that a piece is out of who was offered it,
 // or of a third of all peers, and not of two that say that they have everything.
 func TestClaims(t *testing.T) {
 	const n = 40
-	p := New(Config{Layout: piece.Layout{Total: n << 16, Length: 1 << 16}, Steer: true})
-	for i := range piece.Index(n) {
-		p.Have(i, true)
-	}
+	p := steeringPlan(n)
 	for id := PeerID(1); id <= 9; id++ {
 		p.Join(id, Who{})
 	}
@@ -130,10 +136,7 @@ func TestClaims(t *testing.T) {
 // TestDeclines: a peer that wants nothing of what it is offered is not asked again
 // as fast as it can say so.
 func TestDeclines(t *testing.T) {
-	p := New(Config{Layout: piece.Layout{Total: 40 << 16, Length: 1 << 16}, Steer: true})
-	for i := range piece.Index(40) {
-		p.Have(i, true)
-	}
+	p := steeringPlan(40)
 	p.Join(1, Who{})
 	for tick := range 5 {
 		p.Tick()
@@ -160,10 +163,7 @@ func TestDeclines(t *testing.T) {
 // the second gets it, too, it may ask for anything.
 func TestHadBefore(t *testing.T) {
 	const n = 40
-	p := New(Config{Layout: piece.Layout{Total: n << 16, Length: 1 << 16}, Steer: true})
-	for i := range piece.Index(n) {
-		p.Have(i, true)
-	}
+	p := steeringPlan(n)
 	come := func(id PeerID) (offered, opened int) {
 		p.Join(id, Who{})
 		for i := range piece.Index(n / 2) {

@@ -116,10 +116,13 @@ func duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// MaxCount bounds settings that count something.
+const MaxCount = 65535
+
 func count(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no number from 0 to 65535", s)
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n > MaxCount {
+		return 0, fmt.Errorf("%q is no number from 0 to %d", s, MaxCount)
 	}
 	return int(n), nil
 }
