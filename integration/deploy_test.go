@@ -52,6 +52,7 @@ finish() { wait $pid; exit $?; }
 filling() { until compgen -G "$dir/releases/.v*.dcfs" >/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done; }
 kill_all() { ip netns pids "$ns" | xargs -r kill -9 2>/dev/null; }
 kill_coordinator() { kill -9 $PPID; }
+await() { until [ -e "$faults/$1" ]; do sleep 0.01; done; }
 cut() { touch "$faults/$host.cut"; ip -n "$hub" link set "$port" down; }
 lost() { sleep 0.1; echo Connection timed out >&2; exit 255; }
 fill_disk() { cat /dev/zero >"$dir/filler" 2>/dev/null; }

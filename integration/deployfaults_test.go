@@ -51,7 +51,7 @@ var deployFaults = []fault{
 	{step: "fetch", name: "wait, disk full", do: "start; filling; fill_disk; finish"},
 	{step: "fetch", name: "wait, wrong key", do: "start; filling; untrust; finish", deployed: true}, // it was believed already
 	{step: "swap", name: "swap, kill", do: "start; kill -9 $pid; kill_all; finish", other: "start; sleep 0.01; kill_all; finish"},
-	{step: "swap", name: "swap, coordinator", do: "kill_coordinator; sleep 1.5; " + late, other: "kill_coordinator; run", dies: true},
+	{step: "swap", name: "swap, coordinator", do: "touch $faults/order.came; kill_coordinator; sleep 1.5; " + late, other: "await order.came; kill_coordinator; run", dies: true},
 	{step: "swap", name: "swap, partition", do: "cut; lost", other: "start; wait $pid; cut; lost", left: true},
 	{step: "swap", name: "swap, disk full", do: "fill_disk; run", deployed: true}, // it takes no space but that of the way back before
 	{step: "swap", name: "swap, wrong key", do: "untrust; run", deployed: true},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,23 +52,37 @@ func probe(args []string) error {
 			return json.NewEncoder(os.Stdout).Encode(found)
 		default:
 		}
-		found.time("statfs", func() bool { return unix.Fstatfs(int(f.Fd()), new(unix.Statfs_t)) == nil })
+		found.time("statfs", func() error { return unix.Fstatfs(int(f.Fd()), new(unix.Statfs_t)) })
 		_ = unix.Madvise(mapped, unix.MADV_DONTNEED)
 		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		found.time("fault", func() bool { return bytes.Equal(mapped, want) })
+		found.time("fault", func() error { return same(mapped, want) })
 		_ = unix.Madvise(mapped, unix.MADV_DONTNEED)
 		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		found.time("read", func() bool { n, err := f.ReadAt(got, 0); return n == len(got) && err == nil && bytes.Equal(got, want) })
+		found.time("read", func() error {
+			if _, err := f.ReadAt(got, 0); err != nil {
+				return err
+			}
+			return same(got, want)
+		})
 		time.Sleep(2 * time.Millisecond)
 	}
 }
 
-func (p *pauses) time(what string, ask func() bool) {
-	start := time.Now()
-	if !ask() && len(p.Errors) < 20 {
-		p.Errors = append(p.Errors, what)
+func same(got, want []byte) error {
+	if !bytes.Equal(got, want) {
+		return errors.New("other bytes")
 	}
-	if d := time.Since(start); d > longPause {
+	return nil
+}
+
+func (p *pauses) time(what string, ask func() error) {
+	start := time.Now()
+	err := ask()
+	d := time.Since(start)
+	if err != nil && len(p.Errors) < 20 {
+		p.Errors = append(p.Errors, fmt.Sprintf("%s %s: %v after %s", start.Format("15:04:05.000"), what, err, d))
+	}
+	if d > longPause {
 		p.MS[what] = append(p.MS[what], float64(d.Microseconds())/1000)
 	}
 }
