@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -123,6 +124,7 @@ func (c *connection) loop(closed func()) {
 			c.idle.Add(-1)
 			return
 		}
+		present(room)
 		in, err := c.read(room)
 		if c.idle.Add(-1) == 0 && err == nil {
 			c.readers.Add(1)
@@ -137,6 +139,16 @@ func (c *connection) loop(closed func()) {
 		}
 		c.answer(in)
 	}
+}
+
+// present writes to every page of b. Into a page that is not there the kernel
+// does not copy for a process that is being killed: it has the request fail with
+// EIO then, instead of leaving it to the successor.
+func present(b []byte) {
+	for at := 0; at < len(b); at += os.Getpagesize() {
+		b[at] = 0
+	}
+	b[len(b)-1] = 0
 }
 
 // read returns the next request, in room.
