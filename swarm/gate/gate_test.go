@@ -98,6 +98,10 @@ func TestFleet(t *testing.T) {
 			t.Errorf("%s: it was let in", name)
 		}
 	}
+	refused := func() bool { _, n := server.Refused(); return n >= int64(len(strangers)) }
+	for end := time.Now().Add(10 * time.Second); !refused() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // a stranger learns of it before it is counted
+	}
 	if outside, unproven := server.Refused(); outside != 0 || unproven != int64(len(strangers)) {
 		t.Errorf("%d and %d refused, of %d strangers", outside, unproven, len(strangers))
 	}
