@@ -11,6 +11,7 @@ import (
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"dcfs/cache/piece"
+	"dcfs/swarm/trade"
 )
 
 const (
@@ -28,7 +29,7 @@ type asks struct {
 	pieces map[piece.Index][]*ask // in the order of asking, until the piece is here
 	sent   map[request]time.Time  // outstanding requests
 	peers  map[*torrent.Peer]time.Time
-	times  latencies
+	times  trade.Latencies
 }
 
 // ask is what one peer was asked of one piece.
@@ -109,7 +110,7 @@ func (a *asks) answered(p *torrent.Peer, r torrent.Request, now time.Time) {
 	defer a.mu.Unlock()
 	a.peers[p] = now
 	if since, ok := a.sent[request{p, r}]; ok {
-		a.times.add(now.Sub(since))
+		a.times.Add(now.Sub(since))
 	}
 	if k := a.find(p, r); k != nil {
 		k.came = now
@@ -226,25 +227,4 @@ func (a *asks) find(p *torrent.Peer, r torrent.Request) *ask {
 		}
 	}
 	return nil
-}
-
-// latencies keeps the newest times that blocks took, for their median.
-type latencies struct {
-	ring [63]time.Duration
-	n    int // how many ever
-}
-
-func (l *latencies) add(d time.Duration) {
-	l.ring[l.n%len(l.ring)] = d
-	l.n++
-}
-
-// median returns 0 while nothing is known.
-func (l *latencies) median() time.Duration {
-	known := slices.Clone(l.ring[:min(l.n, len(l.ring))])
-	if len(known) == 0 {
-		return 0
-	}
-	slices.Sort(known)
-	return known[len(known)/2]
 }

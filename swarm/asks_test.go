@@ -32,8 +32,8 @@ func TestAsksRememberWhoWasAsked(t *testing.T) {
 	if got := a.of(3)[0]; got.Blocks != 0 || !got.Dropped.Equal(now.Add(4*time.Second)) {
 		t.Errorf("after all requests ended: %+v", got)
 	}
-	if a.times.median() != 3*time.Second || len(a.sent) != 1 {
-		t.Errorf("median %v, outstanding %d", a.times.median(), len(a.sent))
+	if a.times.Median() != 3*time.Second || len(a.sent) != 1 {
+		t.Errorf("median %v, outstanding %d", a.times.Median(), len(a.sent))
 	}
 	a.done(3)
 	a.ended(q, blockOf(3, 2*requestLength), now) // late, harmless
@@ -50,19 +50,6 @@ func TestAsksAreBounded(t *testing.T) {
 	}
 	if got := len(a.of(0)); got != maxAsks {
 		t.Errorf("%d peers are remembered", got)
-	}
-}
-
-func TestMedian(t *testing.T) {
-	var l latencies
-	if l.median() != 0 {
-		t.Error("a median of nothing")
-	}
-	for i := range 1000 {
-		l.add(time.Duration(i))
-	}
-	if got := l.median(); got != 1000-32 {
-		t.Errorf("the median of the newest is %d", got)
 	}
 }
 

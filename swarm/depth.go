@@ -27,6 +27,8 @@ const (
 	pageRequests  = 8                    // at least, if they take no longer than pageMost
 	pageMost      = 12 * time.Millisecond
 
+	calmTime = 2 * time.Millisecond // likewise, that others have under way by the plan
+
 	readerLinger  = 500 * time.Millisecond // since somebody read
 	minRequests   = 2
 	firstRequests = 16
@@ -215,6 +217,17 @@ func (d *depth) streaming(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stream = now
+}
+
+// calm is how much others may have under way to here while somebody waits for a
+// piece that is behind it: what comes in so long.
+func (d *depth) calm(now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(d.stream) < readerLinger {
+		return streamQueueTime
+	}
+	return calmTime
 }
 
 func (d *depth) closed(p *torrent.Peer) {

@@ -195,6 +195,7 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 		case now := <-tick.C:
 			e.plan.Clock(now)
 			e.plan.Tick()
+			e.noteLate()
 			e.seeds.Store(int64(e.plan.Seeds()))
 			e.forgive(now)
 			e.up.Lock()
@@ -213,6 +214,15 @@ func (e *exchange) run(ctx context.Context, s *Swarm) {
 			e.handle(s, ev)
 		}
 		e.flush()
+	}
+}
+
+// noteLate says who was too late for a reader.
+func (e *exchange) noteLate() {
+	for _, l := range e.plan.Late() {
+		if peer := e.conns[l.Of]; peer != nil {
+			e.log.Info(isLate, "peer", peer.conn.RemoteAddr.String(), "piece", int(l.Piece), "patience", l.Patience.Round(time.Millisecond))
+		}
 	}
 }
 
@@ -274,12 +284,7 @@ func (e *exchange) handle(s *Swarm, ev event) {
 	case hasAll:
 		e.plan.HasAll(id)
 	case wanted:
-		e.lend.urge[ev.piece] = ev.urge
-		if ev.urge > piece.Background {
-			e.lend.demanded(s, e)
-		}
-		e.plan.Want(ev.piece, ev.urge)
-		e.lend.apply(s, e, ev.piece)
+		e.want(s, ev.piece, ev.urge)
 	case stands:
 		e.plan.Have(ev.piece, e.store.Have(ev.piece))
 	case checked:
@@ -305,6 +310,19 @@ func (e *exchange) handle(s *Swarm, ev event) {
 		if id != 0 && e.mayTalk(e.conns[id], ev.msg.Kind) {
 			e.hear(id, ev.msg)
 		}
+	}
+}
+
+// want notes how urgently a piece is wanted.
+func (e *exchange) want(s *Swarm, i piece.Index, u piece.Urgency) {
+	e.lend.urge[i] = u
+	if u == piece.Demand {
+		e.lend.demanded(s, e, i)
+	}
+	e.plan.Want(i, u)
+	e.lend.apply(s, e, i)
+	if u == piece.Demand {
+		e.plan.Calm(e.node.depth.calm(time.Now()))
 	}
 }
 
@@ -337,9 +355,9 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 		e.plan.Opened(id)
 	case trade.Reject:
 		e.plan.Rejected(id, m.Piece)
-	case trade.Want, trade.Urgent:
+	case trade.Want:
 		e.up.Lock()
-		ok := e.store.Have(m.Piece) && e.queue.Add(trade.Job{To: id, Piece: m.Piece, Urgent: m.Kind == trade.Urgent}, time.Now())
+		ok := e.store.Have(m.Piece) && e.queue.Add(trade.Job{To: id, Piece: m.Piece, Degree: trade.Degree(m.Off)}, time.Now())
 		e.up.Unlock()
 		if !ok {
 			e.write(e.conns[id].conn, trade.Message{Kind: trade.Reject, Piece: m.Piece})
@@ -347,7 +365,12 @@ func (e *exchange) hear(id trade.PeerID, m trade.Message) {
 		signal(e.upWake)
 	case trade.Hurry:
 		e.up.Lock()
-		e.queue.Hurry(id, m.Piece, time.Now())
+		e.queue.Hurry(id, m.Piece, trade.Degree(m.Off), time.Now())
+		e.up.Unlock()
+		signal(e.upWake)
+	case trade.Calm:
+		e.up.Lock()
+		e.queue.Calm(id, m.Off, time.Now())
 		e.up.Unlock()
 		signal(e.upWake)
 	case trade.Cancel:

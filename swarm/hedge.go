@@ -27,6 +27,8 @@ const (
 	firstRest   = 3 * time.Second // that a peer which was late is left alone
 	longestRest = time.Minute
 	maxResting  = 1024
+
+	isLate = "a peer is late; others are asked"
 )
 
 // hedge knows what readers wait for, and which peers were late. It is safe for
@@ -140,7 +142,7 @@ func (a *asks) silent(p *torrent.Peer, now time.Time, patience time.Duration) bo
 func (a *asks) patience() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return max(minPatience, 2*a.times.median())
+	return max(minPatience, 2*a.times.Median())
 }
 
 // hedgeLate looks after what readers wait for, until ctx ends. It sleeps while
@@ -194,7 +196,7 @@ func (s *Swarm) takeOver(i piece.Index, late *torrent.Peer, now time.Time, patie
 		for _, a := range s.addresses(late) {
 			rest = s.hedge.punish(a, now)
 		}
-		s.log.Info("a peer is late; others are asked", "peer", late.RemoteAddr.String(), "piece", int(i),
+		s.log.Info(isLate, "peer", late.RemoteAddr.String(), "piece", int(i),
 			"patience", patience.Round(time.Millisecond), "left_alone", rest)
 		_ = late.Close() // it never fails
 		return true

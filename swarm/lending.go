@@ -8,18 +8,15 @@ import (
 	"dcfs/cache/piece"
 )
 
-// lending leaves pieces to the library: all of them while somebody reads or a
-// trace is followed, since the library asks for little at a time and what is
-// wanted first comes soon, where the exchange fills the links; and while stock clients have some that are missing
-// here, those that no dcfs host has, and a few more, or all of them when there
-// are no dcfs hosts. Otherwise the library asks nobody for anything.
+// lending leaves pieces to the library while stock clients have some that are
+// missing here: those that no dcfs host has, and a few more, or all of them when
+// there are no dcfs hosts. Otherwise the library asks nobody for anything.
 //
 // The library makes no connections for who has nothing and wants nothing, so at
 // first it is told that the keeper is wanted, one piece of which it never learns
 // that a dcfs host has it; see hide. lending belongs to exchange.run.
 type lending struct {
 	looked time.Time
-	read   time.Time // when a piece was demanded last
 	mode   lendMode
 	lent   map[piece.Index]bool // in mode lendSome
 	web    map[piece.Index]bool // left to the web seeds, in all modes
@@ -42,28 +39,22 @@ const (
 
 	lendEach  = 8 // pieces for each stock client that has some
 	lendEvery = 200 * time.Millisecond
-
-	// After a demand everything stays lent so long: changing to and fro cancels
-	// what is under way.
-	readingFor = 3 * time.Second
 )
 
-// waiting says whether something is missing that is wanted before the rest.
-func (l *lending) waiting(e *exchange) bool {
-	for i, u := range l.urge {
-		if u > piece.Background && !e.store.Have(piece.Index(i)) {
-			return true
-		}
+// demanded has a piece that somebody waits for fetched from where it is to be had
+// soonest, before settle looks again.
+func (l *lending) demanded(s *Swarm, e *exchange, i piece.Index) {
+	if e.plan.Peers() == 0 {
+		l.looked = time.Time{}
+		l.settle(s, e)
 	}
-	return false
-}
-
-// demanded notes that a piece is wanted before the rest: an origin that steers
-// would offer it when its turn comes.
-func (l *lending) demanded(s *Swarm, e *exchange) {
-	l.read = time.Now()
-	if l.mode != lendAll && s.t.BytesMissing() != 0 {
-		l.change(s, e, lendAll)
+	if lend := e.plan.Copies(i) == 0; l.mode == lendSome && lend != l.lent[i] && !l.web[i] {
+		if lend {
+			l.lent[i] = true
+		} else {
+			delete(l.lent, i)
+		}
+		e.plan.Lend(i, lend)
 	}
 }
 
@@ -80,7 +71,7 @@ func (l *lending) settle(s *Swarm, e *exchange) {
 	stock := e.stock(s.t)
 	mode := lendNone
 	switch {
-	case now.Sub(l.read) < readingFor, l.waiting(e), stock > 0 && e.plan.Peers() == 0:
+	case stock > 0 && e.plan.Peers() == 0:
 		mode = lendAll
 	case stock > 0:
 		mode = lendSome

@@ -85,8 +85,8 @@ func TestTradersOfOnePiece(t *testing.T) {
 	}
 }
 
-// TestTraderThatReads: while somebody reads, the library fetches what is read
-// first; then the hosts share by their plan again. All of it is counted.
+// TestTraderThatReads: what is read comes before the rest, and that goes on
+// afterwards. All of it is counted.
 func TestTraderThatReads(t *testing.T) {
 	rel := newRelease(t, 16<<20, 64<<10)
 	hosts := traders(t, rel, 1)

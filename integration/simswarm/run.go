@@ -203,8 +203,8 @@ func (w *world) hear(h *node, ev event) {
 		h.plan.Offered(ev.from, ev.i)
 	case trade.Open:
 		h.plan.Opened(ev.from)
-	case trade.Want, trade.Urgent:
-		if !h.have[ev.i] || !h.queue.Add(trade.Job{To: ev.from, Piece: ev.i, Urgent: ev.msg == trade.Urgent}, now) {
+	case trade.Want:
+		if !h.have[ev.i] || !h.queue.Add(trade.Job{To: ev.from, Piece: ev.i}, now) {
 			w.say(h, ev.from, trade.Message{Kind: trade.Reject, Piece: ev.i})
 		}
 		w.pump(h)

@@ -10,12 +10,12 @@ import (
 // Peers that take what they are sent and acknowledge nothing hold nobody up,
 // however many they are and however urgent they call it.
 func TestSilentReceiversHoldNobodyUp(t *testing.T) {
-	for _, urgent := range []bool{false, true} {
+	for _, d := range []Degree{Rest, Soon, Urgent} {
 		q := NewQueue(piece.Layout{Total: 400 << 20, Length: 256 << 10})
 		now := time.Unix(1e9, 0)
 		for id := PeerID(1); id <= 2*slots; id++ {
 			for i := range piece.Index(2 * maxQueued) {
-				q.Add(Job{To: id, Piece: i, Urgent: urgent}, now)
+				q.Add(Job{To: id, Piece: i, Degree: d}, now)
 			}
 		}
 		for range 1000 {
@@ -38,10 +38,10 @@ func TestSilentReceiversHoldNobodyUp(t *testing.T) {
 			}
 		}
 		if came != 256<<10 {
-			t.Errorf("urgent %v: %d bytes were sent to a peer that takes them", urgent, came)
+			t.Errorf("degree %v: %d bytes were sent to a peer that takes them", d, came)
 		}
 		if most := 2 * slots * (maxQueued + slots + int(q.limit/BlockLength)); len(q.waiting)+len(q.active) > most {
-			t.Errorf("urgent %v: %d pieces are queued", urgent, len(q.waiting)+len(q.active))
+			t.Errorf("degree %v: %d pieces are queued", d, len(q.waiting)+len(q.active))
 		}
 	}
 }
@@ -51,7 +51,7 @@ func TestEverythingIsUrgent(t *testing.T) {
 	q := NewQueue(piece.Layout{Total: 400 << 20, Length: 64 << 10})
 	now := time.Unix(1e9, 0)
 	for i := range piece.Index(200) {
-		q.Add(Job{To: 1, Piece: i, Urgent: true}, now)
+		q.Add(Job{To: 1, Piece: i, Degree: Urgent}, now)
 	}
 	q.Add(Job{To: 2, Piece: 5}, now)
 	for n := 0; ; n++ {
@@ -133,27 +133,32 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestDeclines: a peer that wants nothing of what it is offered is not asked again
-// as fast as it can say so.
+// TestDeclines: a peer that wants nothing of what it is offered is offered little,
+// and not never again.
 func TestDeclines(t *testing.T) {
-	p := steeringPlan(40)
+	p, now := steeringPlan(40), time.Unix(1e9, 0)
+	p.Clock(now)
 	p.Join(1, Who{})
-	for tick := range 5 {
-		p.Tick()
-		offers := 0
-		for all := p.Take(); len(all) > 0; all = p.Take() {
-			for _, m := range all {
-				if m.Kind == Offer {
-					offers++
-					p.Rejected(1, m.Piece)
+	seconds := make([]int, 20) // offers in each
+	for k := range seconds {
+		for range 50 {
+			now = now.Add(time.Second / 50)
+			p.Clock(now)
+			p.Tick()
+			for all := p.Take(); len(all) > 0; all = p.Take() {
+				for _, m := range all {
+					if m.Kind == Offer {
+						seconds[k]++
+						p.Rejected(1, m.Piece)
+					}
+				}
+				if seconds[k] > 1000 {
+					t.Fatal("there is no end")
 				}
 			}
-			if offers > 1000 {
-				t.Fatal("there is no end")
-			}
 		}
-		if offers == 0 || offers > declinesATick+offerLeast {
-			t.Errorf("tick %d: %d offers", tick, offers)
+		if most := 2 * (declinesFirst + offerLeast); k > 2 && (seconds[k-1]+seconds[k] == 0 || seconds[k] > most) {
+			t.Errorf("second %d: %d offers", k, seconds[k])
 		}
 	}
 }

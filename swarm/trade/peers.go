@@ -1,7 +1,9 @@
 package trade
 
 import (
+	"cmp"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,7 +84,10 @@ func (p *Plan) Has(id PeerID, i piece.Index) {
 	if p.steer != nil {
 		p.steer.spread(p, q, i)
 	}
-	if p.need.has(i) {
+	switch {
+	case p.ahead[i]:
+		p.fillAhead(i)
+	case p.need.has(i):
 		p.fill(q)
 	}
 }
@@ -139,11 +144,19 @@ func (p *Plan) Fill() {
 	if p.needs == 0 {
 		return
 	}
-	for i := range p.urgent {
-		p.fillUrgent(i)
-	}
+	p.fillAllAhead()
 	for q := range p.each() {
 		p.fill(q)
+	}
+}
+
+// fillAllAhead asks for what goes before the rest, the most urgent first and then
+// as it lies in the payload.
+func (p *Plan) fillAllAhead() {
+	for _, i := range slices.SortedFunc(maps.Keys(p.ahead), func(a, b piece.Index) int {
+		return cmp.Or(cmp.Compare(p.urge[b], p.urge[a]), cmp.Compare(a, b))
+	}) {
+		p.fillAhead(i)
 	}
 }
 
@@ -163,18 +176,35 @@ func (p *Plan) each() iter.Seq[*peer] {
 	}
 }
 
-// fillUrgent asks the peer with the least to do for us for a piece that
-// somebody reads, whatever else was asked of it.
-func (p *Plan) fillUrgent(i piece.Index) {
+// fillAhead asks for a piece that goes before the rest, whatever else was asked
+// of whom: for what somebody waits for always, for what is read soon while there
+// is memory for it.
+func (p *Plan) fillAhead(i piece.Index) {
+	if degree(p.urge[i]) < Urgent && p.bytes > 0 && p.bytes+p.cfg.Layout.Size(i) > p.cfg.MaxAsked {
+		return
+	}
 	var best *peer
 	for _, q := range p.order {
-		if q.has.has(i) && !p.avoids(q, i) && (best == nil || q.closed != best.closed && best.closed || q.closed == best.closed && q.bytes < best.bytes) {
+		if q.has.has(i) && !p.avoids(q, i) && (best == nil || p.serves(q, best)) {
 			best = q
 		}
 	}
 	if best != nil {
 		p.ask(best, i)
 	}
+}
+
+// serves says whether a peer is to be asked before another for what goes before
+// the rest: one that spreads its pieces comes last, who is far before it, and then
+// who has most to do for us.
+func (p *Plan) serves(q, than *peer) bool {
+	if q.closed != than.closed {
+		return than.closed
+	}
+	if q.near != than.near {
+		return q.near
+	}
+	return q.bytes < than.bytes
 }
 
 // most is how much may be asked of all peers together: what they send in askTime.
@@ -204,17 +234,13 @@ func (p *Plan) fill(q *peer) {
 
 func (p *Plan) ask(q *peer, i piece.Index) {
 	size := p.cfg.Layout.Size(i)
-	a := &ask{of: q, since: p.now}
+	a := &ask{of: q, since: p.now, waited: p.now, degree: degree(p.urge[i])}
 	p.asked[i], q.asked[i] = a, a
 	q.bytes += size
 	p.bytes += size
-	kind := Want
-	if p.urge[i] == piece.Demand {
-		kind, a.urgent = Urgent, true
-	}
 	q.offered.remove(i)
 	p.renew(i)
-	p.send(q.id, kind, i)
+	p.sendDegree(q.id, Want, i, a.degree)
 }
 
 // choose picks what to ask of a peer: what is wanted most, then what fewest
@@ -259,6 +285,9 @@ func (p *Plan) avoids(q *peer, i piece.Index) bool {
 // Tick looks after what takes long; call it some twenty times a second.
 func (p *Plan) Tick() {
 	p.expire()
+	p.hedge()
+	p.keepCalm()
+	p.fillAllAhead()
 	p.rack.tick(p)
 	for q := range p.each() {
 		p.fill(q)
@@ -288,8 +317,7 @@ func (p *Plan) expire() {
 			continue
 		}
 		q, silent := a.of, p.silent(a)
-		q.shun = p.now.Add(min(firstShun<<min(q.faults, 10), longestShun))
-		q.faults++
+		q.rest(firstShun, p.now)
 		p.forget(i)
 		if !silent {
 			continue

@@ -44,7 +44,7 @@ const (
 	stealAfter    = 100 * time.Millisecond // a piece that waits may be asked of an idle peer
 	cancelTimeout = 5 * time.Second
 	dataTimeout   = 20 * time.Second // no byte of a piece came, from a peer that sends others
-	firstShun     = 15 * time.Second // twice as long with each fault
+	firstShun     = 15 * time.Second
 	longestShun   = 5 * time.Minute
 	maxScan       = 1024 // pieces looked at to choose one
 )
@@ -60,7 +60,7 @@ type Plan struct {
 	needs  int // how many those are
 	lent   set // left to somebody else to fetch
 	copies []int32
-	urgent map[piece.Index]bool // needed pieces that somebody reads
+	ahead  map[piece.Index]bool // needed pieces that go before the rest
 	asked  map[piece.Index]*ask
 	bytes  int64   // of all asked, until they are verified
 	pace   meter   // of all that comes
@@ -71,6 +71,9 @@ type Plan struct {
 	rack   *rack // nil without one
 	steer  *steering
 	news   news
+	times  Latencies // of urgent pieces, until their first block came
+	late   []Late
+	calm   calm
 }
 
 // ask is a piece that was asked for.
@@ -80,7 +83,8 @@ type ask struct {
 	got      int64     // bytes
 	canceled time.Time // when it was taken back; zero if it was not
 	hashing  bool
-	urgent   bool // it was asked for as such
+	degree   Degree
+	waited   time.Time // since when somebody waits for it, or for its next block
 }
 
 // peer is what is known of another host.
@@ -116,7 +120,7 @@ func New(cfg Config) *Plan {
 	n := cfg.Layout.Count()
 	p := &Plan{
 		cfg: cfg, urge: make([]piece.Urgency, n), have: newSet(n), need: newSet(n), lent: newSet(n),
-		copies: make([]int32, n), urgent: make(map[piece.Index]bool),
+		copies: make([]int32, n), ahead: make(map[piece.Index]bool),
 		asked: make(map[piece.Index]*ask), peers: make(map[PeerID]*peer),
 		rand: rand.New(rand.NewPCG(cfg.Key, uint64(cfg.Start))),
 		news: news{taken: make(map[*peer][]piece.Index)},
@@ -141,20 +145,23 @@ func (p *Plan) send(to PeerID, k Kind, i piece.Index) {
 	p.out = append(p.out, Send{to, Message{Kind: k, Piece: i}})
 }
 
+func (p *Plan) sendDegree(to PeerID, k Kind, i piece.Index, d Degree) {
+	p.out = append(p.out, Send{to, Message{Kind: k, Piece: i, Off: int64(d)}})
+}
+
 // Clock tells the plan what time it is; it comes before other events.
 func (p *Plan) Clock(now time.Time) { p.now = now }
 
 // Want says how urgently piece i is wanted; None: not at all.
 func (p *Plan) Want(i piece.Index, u piece.Urgency) {
 	p.urge[i] = u
-	a := p.asked[i]
-	if u == piece.Demand && a != nil && !a.hashing && a.got == 0 && !a.urgent {
-		a.urgent = true
-		p.send(a.of.id, Hurry, i) // not Urgent: all of it may be under way, and it would come twice
+	if a, d := p.asked[i], degree(u); a != nil && !a.hashing && d > a.degree {
+		a.degree, a.waited = d, p.now
+		p.sendDegree(a.of.id, Hurry, i, d) // no Want: all of it may be under way, and it would come twice
 	}
 	p.renew(i)
-	if p.urgent[i] {
-		p.fillUrgent(i)
+	if p.ahead[i] {
+		p.fillAhead(i)
 	}
 }
 
@@ -170,14 +177,10 @@ func (p *Plan) renew(i piece.Index) {
 			p.needs--
 		}
 	}
-	if !needed {
-		delete(p.urgent, i)
-		return
-	}
-	if p.urge[i] == piece.Demand {
-		p.urgent[i] = true
+	if needed && degree(p.urge[i]) > Rest {
+		p.ahead[i] = true
 	} else {
-		delete(p.urgent, i)
+		delete(p.ahead, i)
 	}
 }
 
@@ -256,7 +259,11 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	if a == nil || q == nil || a.of != q || a.hashing || off != a.got || n > p.cfg.Layout.Size(i)-off {
 		return false, false
 	}
+	if a.got == 0 && a.degree == Urgent {
+		p.times.Add(p.now.Sub(a.waited))
+	}
 	a.got += n
+	a.waited = p.now
 	q.bytes -= n
 	q.came, q.heard = p.now, p.now
 	q.faults = 0
@@ -268,6 +275,7 @@ func (p *Plan) Received(from PeerID, i piece.Index, off, n int64) (wanted, whole
 	}
 	a.hashing = true
 	delete(q.asked, i)
+	p.keepCalm()
 	p.fill(q)
 	return true, true
 }

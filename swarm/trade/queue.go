@@ -9,14 +9,17 @@ import (
 
 const (
 	maxQueued    = 1024 // pieces that one peer may wait for
-	maxUrgent    = 32   // of these before all that is not urgent
+	maxUrgent    = 128  // of these before all that is not urgent
 	flightTime   = 100 * time.Millisecond
 	urgentFlight = 60 * time.Millisecond
 	urgentLinger = 500 * time.Millisecond
+	calmLinger   = 500 * time.Millisecond
 	minFlight    = slots * 2 * BlockLength // on slow links, too: with less, half of the slots wait for the others
 	minUrgent    = 96 << 10                // the same while something is urgent
 	minEach      = BlockLength + 1         // two blocks
 	maxFlight    = 8 << 20
+	aloneTime    = 4 * time.Millisecond // to one that alone is sent something
+	aloneFlight  = 8 * BlockLength
 	firstFlight  = minFlight
 	flightEvery  = 300 * time.Millisecond
 	bestOf       = 16 // measurements, of which the fastest counts
@@ -53,13 +56,16 @@ type flight struct {
 	bytes  int64     // sent and not acknowledged
 	since  time.Time // of the last sign of life
 	silent bool
+
+	calm  int64     // so much may be under way
+	until time.Time // so long
 }
 
 // Job is a piece for a peer.
 type Job struct {
 	To     PeerID
 	Piece  piece.Index
-	Urgent bool
+	Degree Degree
 }
 
 // Block is the next part of a piece that is under way.
@@ -75,23 +81,23 @@ func NewQueue(layout piece.Layout) *Queue {
 
 // Add queues a piece; it returns false when a peer waits for too many.
 func (q *Queue) Add(j Job, now time.Time) bool {
-	if j.Urgent && q.urgents(j.To) >= maxUrgent {
-		j.Urgent = false
+	if j.Degree == Urgent && q.urgents(j.To) >= maxUrgent {
+		j.Degree = Soon
 	}
-	if j.Urgent {
+	if j.Degree == Urgent {
 		q.urgent = now
 	}
 	same := func(w Job) bool { return w.To == j.To && w.Piece == j.Piece }
 	for _, b := range q.active {
 		if same(b.Job) {
-			b.Urgent = b.Urgent || j.Urgent
+			b.Degree = max(b.Degree, j.Degree)
 			return true
 		}
 	}
 	n := 0
 	for k, w := range q.waiting {
 		if same(w) {
-			q.waiting[k].Urgent = w.Urgent || j.Urgent
+			q.waiting[k].Degree = max(w.Degree, j.Degree)
 			return true
 		}
 		if w.To == j.To {
@@ -105,23 +111,42 @@ func (q *Queue) Add(j Job, now time.Time) bool {
 	return true
 }
 
-// Hurry makes a piece urgent that a peer asked for, if it is not sent by now.
-func (q *Queue) Hurry(to PeerID, i piece.Index, now time.Time) {
+// Hurry raises the degree of a piece that a peer asked for, if it is not sent by
+// now.
+func (q *Queue) Hurry(to PeerID, i piece.Index, d Degree, now time.Time) {
 	known := func(w Job) bool { return w.To == to && w.Piece == i }
 	if slices.ContainsFunc(q.waiting, known) || slices.ContainsFunc(q.active, func(b *Block) bool { return known(b.Job) }) {
-		q.Add(Job{To: to, Piece: i, Urgent: true}, now)
+		q.Add(Job{To: to, Piece: i, Degree: d}, now)
 	}
+}
+
+// Calm keeps what is under way to a peer to so many bytes, for a while, except for
+// what is urgent: somebody waits there, for pieces of others, too. With 0 bytes only
+// what goes before the rest is sent, a block at a time.
+func (q *Queue) Calm(to PeerID, bytes int64, now time.Time) {
+	f := q.to(to, now)
+	f.calm, f.until = bytes, now.Add(calmLinger)
+}
+
+// to is what is under way to a peer.
+func (q *Queue) to(id PeerID, now time.Time) *flight {
+	f := q.flight[id]
+	if f == nil {
+		f = &flight{since: now}
+		q.flight[id] = f
+	}
+	return f
 }
 
 // urgents counts the urgent pieces that a peer waits for.
 func (q *Queue) urgents(id PeerID) (n int) {
 	for _, w := range q.waiting {
-		if w.To == id && w.Urgent {
+		if w.To == id && w.Degree == Urgent {
 			n++
 		}
 	}
 	for _, b := range q.active {
-		if b.To == id && b.Urgent {
+		if b.To == id && b.Degree == Urgent {
 			n++
 		}
 	}
@@ -154,11 +179,11 @@ func (q *Queue) Drop(j Job) {
 // piece, else of those under way in turn, else of the piece that waits longest
 // and whose peer takes what it is sent.
 func (q *Queue) Next(now time.Time) (Block, bool) {
-	if j, ok := q.take(func(w Job) bool { return w.Urgent && q.room(w.To, q.limit) }); ok {
-		q.active = slices.Insert(q.active, 0, &Block{Job: j})
+	if j, ok := q.take(func(w Job) bool { return w.Degree == Urgent && q.room(w.To, q.limit) }); ok {
+		q.active = append(q.active, &Block{Job: j})
 	}
 	for k, b := range q.active {
-		if b.Urgent && q.room(b.To, q.limit) {
+		if b.Degree == Urgent && q.room(b.To, q.limit) {
 			return q.advance(k, now), true
 		}
 	}
@@ -166,21 +191,28 @@ func (q *Queue) Next(now time.Time) (Block, bool) {
 		return Block{}, false
 	}
 	each := q.each()
-	if q.running() < slots {
-		if j, ok := q.takeFair(func(w Job) bool { return q.room(w.To, each) && !q.busy(w.To) }); ok {
-			q.active = append(q.active, &Block{Job: j})
-		} else if j, ok := q.take(func(w Job) bool { return q.room(w.To, each) }); ok && q.running() == 0 {
-			q.active = append(q.active, &Block{Job: j})
-		} else if ok {
-			q.waiting = slices.Insert(q.waiting, 0, j)
-		}
-	}
+	q.start(each, now)
 	for k, b := range q.active {
-		if q.room(b.To, each) {
+		if q.roomy(b.Job, each, now) && (b.Degree > Rest || !q.busy(b.To, Soon)) {
 			return q.advance(k, now), true
 		}
 	}
 	return Block{}, false
+}
+
+// start puts a piece under way, if there is a slot.
+func (q *Queue) start(each int64, now time.Time) {
+	running := q.running()
+	if running >= slots {
+		return
+	}
+	j, ok := q.takeFair(func(w Job) bool { return q.roomy(w, each, now) && !q.busy(w.To, w.Degree) })
+	if !ok && running == 0 {
+		j, ok = q.takeFair(func(w Job) bool { return q.roomy(w, each, now) })
+	}
+	if ok {
+		q.active = append(q.active, &Block{Job: j})
+	}
 }
 
 // running counts the pieces under way to peers that did not fall silent: those
@@ -194,27 +226,27 @@ func (q *Queue) running() (n int) {
 	return n
 }
 
-// busy says whether a piece is under way to a peer.
-func (q *Queue) busy(id PeerID) bool {
-	return slices.ContainsFunc(q.active, func(b *Block) bool { return b.To == id })
+// busy says whether a piece of a degree, or of a higher one, is under way to a
+// peer.
+func (q *Queue) busy(id PeerID, least Degree) bool {
+	return slices.ContainsFunc(q.active, func(b *Block) bool { return b.To == id && b.Degree >= least })
 }
 
 // advance takes the next block of a piece under way, whose next turn comes
-// after the others'.
+// after the others', unless it is urgent: of such pieces one comes after the
+// other, or all would come late.
 func (q *Queue) advance(k int, now time.Time) Block {
 	b := q.active[k]
 	b.Len = min(BlockLength, q.layout.Size(b.Piece)-b.Off)
 	out := *b
 	b.Off += b.Len
-	q.active = slices.Delete(q.active, k, k+1)
-	if b.Off < q.layout.Size(b.Piece) {
-		q.active = append(q.active, b)
+	if done := b.Off >= q.layout.Size(b.Piece); done || b.Degree < Urgent {
+		q.active = slices.Delete(q.active, k, k+1)
+		if !done {
+			q.active = append(q.active, b)
+		}
 	}
-	f := q.flight[b.To]
-	if f == nil {
-		f = new(flight)
-		q.flight[b.To] = f
-	}
+	f := q.to(b.To, now)
 	if f.bytes == 0 {
 		f.since = now
 	}
@@ -225,12 +257,17 @@ func (q *Queue) advance(k int, now time.Time) Block {
 	return out
 }
 
-// takeFair takes the piece of the peer whose turn is longest ago: who asks for
-// more than others does not get more than they.
+// takeFair takes the piece of the peer whose turn is longest ago, of those the
+// one that goes before the others: who asks for more than others, or calls it
+// more urgent, does not get more than they.
 func (q *Queue) takeFair(ok func(Job) bool) (Job, bool) {
 	best := -1
+	before := func(w, than Job) bool {
+		a, b := q.turns[w.To], q.turns[than.To]
+		return a < b || a == b && w.Degree > than.Degree
+	}
 	for k, w := range q.waiting {
-		if (best < 0 || q.turns[w.To] < q.turns[q.waiting[best].To]) && ok(w) {
+		if (best < 0 || before(w, q.waiting[best])) && ok(w) {
 			best = k
 		}
 	}
@@ -258,22 +295,27 @@ func (q *Queue) take(ok func(Job) bool) (Job, bool) {
 // receiver's link are lost there. It is enough for the next block to be on its
 // way while the one before is acknowledged.
 func (q *Queue) each() int64 {
-	part := max(q.limit/slots, minEach)
-	var first PeerID
-	for _, b := range q.active {
-		if first != 0 && b.To != first {
-			return part
-		}
-		first = b.To
+	if q.alone() {
+		return min(q.limit, max(int64(q.rate()*aloneTime.Seconds()), aloneFlight))
 	}
-	for _, w := range q.waiting {
-		if first != 0 && w.To != first {
-			return part
-		}
-		first = w.To
-	}
-	return q.limit
+	return max(q.limit/slots, minEach)
 }
+
+// alone says whether all that is to be sent goes to one peer.
+func (q *Queue) alone() bool {
+	var first PeerID
+	other := func(id PeerID) bool {
+		if first == 0 {
+			first = id
+		}
+		return id != first
+	}
+	return !slices.ContainsFunc(q.active, func(b *Block) bool { return other(b.To) }) &&
+		!slices.ContainsFunc(q.waiting, func(w Job) bool { return other(w.To) })
+}
+
+// rate is how many bytes a second were sent when it went best, not long ago.
+func (q *Queue) rate() float64 { return slices.Max(q.rates[:]) }
 
 // room says whether a peer can be sent more.
 func (q *Queue) room(id PeerID, most int64) bool {
@@ -281,13 +323,31 @@ func (q *Queue) room(id PeerID, most int64) bool {
 	return f == nil || !f.silent && f.bytes < most
 }
 
+// roomy says whether a peer can be sent more that is not urgent.
+func (q *Queue) roomy(j Job, each int64, now time.Time) bool {
+	if f := q.flight[j.To]; f != nil && now.Before(f.until) {
+		if f.calm == 0 && j.Degree == Rest {
+			return false
+		}
+		if q.alone() {
+			each = q.limit
+		}
+		each = min(each, max(f.calm, 1))
+	}
+	return q.room(j.To, each)
+}
+
 // Idle says whether nothing waits to be sent.
 func (q *Queue) Idle() bool { return len(q.waiting)+len(q.active) == 0 }
 
-// Tick finds the peers that fell silent, and says whether there are new ones: then
-// Next may have a block that it did not have before.
+// Tick finds the peers that fell silent, and those that asked for calm long enough
+// ago, and says whether there are new ones: then Next may have a block that it did
+// not have before.
 func (q *Queue) Tick(now time.Time) (freed bool) {
 	for _, f := range q.flight {
+		if !f.until.IsZero() && !now.Before(f.until) {
+			f.until, freed = time.Time{}, true
+		}
 		if f.bytes > 0 && !f.silent && now.Sub(f.since) > silence {
 			f.silent, freed = true, true
 			q.total -= f.bytes
@@ -323,7 +383,7 @@ func (q *Queue) Acked(from PeerID, n int64, now time.Time) {
 		if now.Sub(q.urgent) < urgentLinger {
 			want, least = urgentFlight, minUrgent
 		}
-		q.limit = min(max(int64(slices.Max(q.rates[:])*want.Seconds()), least), maxFlight)
+		q.limit = min(max(int64(q.rate()*want.Seconds()), least), maxFlight)
 	}
 	q.since, q.acked = now, 0
 }

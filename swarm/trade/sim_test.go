@@ -139,13 +139,15 @@ func (w *network) deliver(l letter, h *simHost) {
 		h.plan.Offered(from, l.m.Piece)
 	case l.m.Kind == Open:
 		h.plan.Opened(from)
-	case l.m.Kind == Want || l.m.Kind == Urgent:
+	case l.m.Kind == Want:
 		if !h.have[l.m.Piece] {
 			w.t.Fatalf("host %d is asked for piece %d, which it does not have", l.to, l.m.Piece)
 		}
-		h.queue.Add(Job{from, l.m.Piece, l.m.Kind == Urgent}, w.now)
+		h.queue.Add(Job{from, l.m.Piece, Degree(l.m.Off)}, w.now)
 	case l.m.Kind == Hurry:
-		h.queue.Hurry(from, l.m.Piece, w.now)
+		h.queue.Hurry(from, l.m.Piece, Degree(l.m.Off), w.now)
+	case l.m.Kind == Calm:
+		h.queue.Calm(from, l.m.Off, w.now)
 	case l.m.Kind == Cancel:
 		if h.queue.Cancel(from, l.m.Piece) {
 			w.post = append(w.post, letter{l.to, l.from, Message{Kind: Reject, Piece: l.m.Piece}})

@@ -28,8 +28,11 @@ type offer struct {
 type account struct {
 	open     int // offers outstanding
 	taken    int // offers fulfilled since the last tick
-	declined int // offers that it did not want, likewise
+	declined int // offers that it did not want since it took one, or was left alone
 	most     int // how many may be outstanding
+
+	quiet time.Time     // until when it is offered nothing
+	pause time.Duration // how long that was
 
 	sent int64 // bytes that went to it, as Sent says
 	got  int   // pieces that it was offered and has, at most as many as went to it
@@ -48,7 +51,11 @@ const (
 	offerLeast   = 2
 	offerTicks   = 4 // offers of so many ticks are outstanding, at the speed of a peer
 
-	declinesATick = 4 // then a peer gets no more: each would be declined, too, as fast as messages go
+	// After so many that it did not want, a peer is offered nothing for a while, twice
+	// as long each time: a lazy mount wants none.
+	declinesFirst = 4
+	firstQuiet    = 20 * time.Millisecond
+	longestQuiet  = time.Second
 	believed      = 3 // one in so many peers has to say that it has what nobody was sent
 )
 
@@ -93,6 +100,7 @@ func (s *steering) spread(p *Plan, q *peer, i piece.Index) {
 		if a := s.open[q.id]; int64(a.got)*p.cfg.Layout.Length < a.sent {
 			a.got++
 			a.taken++
+			a.declined, a.pause = 0, 0
 			out = true
 		}
 	}
@@ -120,9 +128,13 @@ func (s *steering) declined(p *Plan, from PeerID, i piece.Index) {
 	if o, ok := s.offers[i]; ok && o.to == from {
 		s.withdraw(i)
 		a := s.open[from]
+		if p.now.Before(a.quiet) {
+			return
+		}
 		a.most = offerLeast // it wants little
-		if a.declined++; a.declined > declinesATick {
-			a.most = 0
+		if a.declined++; a.declined > declinesFirst {
+			a.pause = min(max(2*a.pause, firstQuiet), longestQuiet)
+			a.most, a.declined, a.quiet = 0, 0, p.now.Add(a.pause)
 		}
 		s.offer(p)
 	}
@@ -168,7 +180,10 @@ func (s *steering) offer(p *Plan) {
 // tick adapts how many offers are outstanding to how fast they are taken.
 func (s *steering) tick(p *Plan) {
 	for _, a := range s.open {
-		a.most, a.taken, a.declined = max(offerLeast, a.most-1, offerTicks*a.taken), 0, 0
+		if !p.now.Before(a.quiet) {
+			a.most = max(offerLeast, a.most-1, offerTicks*a.taken)
+		}
+		a.taken = 0
 	}
 	s.offer(p)
 }

@@ -38,22 +38,42 @@ type Kind byte
 const (
 	Offer  Kind = iota + 1 // from a seeder that steers: fetch this piece here
 	Open                   // from a seeder that steers: every piece is out, ask for any
-	Want                   // send me this piece
-	Urgent                 // send me this piece before all that is not urgent
+	Want                   // send me this piece, to the Degree that Off says
 	Cancel                 // do not, unless you have begun; a Reject answers
 	Reject                 // I do not send this piece; also: I do not want your offer
 	Data                   // a block of a piece
 	Ack                    // Off bytes of data came
 	Have                   // I have Pieces
-	Hurry                  // what I asked for is urgent now
-	last   = Hurry
+	Hurry                  // what I asked for goes before the rest now, likewise
+	Calm                   // somebody waits here: keep no more than Off bytes under way to me for a while, nothing of the rest with 0
+	last   = Calm
 )
+
+// Degree is how much a piece goes before others on its way.
+type Degree uint8
+
+const (
+	Rest   Degree = iota // after all that goes before
+	Soon                 // before the rest that goes to the same host: it is read soon
+	Urgent               // before all that is not urgent: somebody waits for it
+)
+
+// degree of a piece that is wanted so much.
+func degree(u piece.Urgency) Degree {
+	switch {
+	case u == piece.Demand:
+		return Urgent
+	case u > piece.Background:
+		return Soon
+	}
+	return Rest
+}
 
 // Message is one message of the protocol.
 type Message struct {
 	Kind  Kind
 	Piece piece.Index
-	Off   int64  // where Data begins in the piece; the bytes of an Ack
+	Off   int64  // where Data begins in the piece; the bytes of an Ack; of a Want or Hurry the Degree; see Calm
 	Data  []byte // shares memory with what was decoded
 
 	Pieces []piece.Index // of a Have, at most maxNews
@@ -97,6 +117,9 @@ func Decode(b []byte, n int) (Message, error) {
 	}
 	if m.Kind == Have {
 		return m.decodeNews(n)
+	}
+	if (m.Kind == Want || m.Kind == Hurry) && m.Off > int64(Urgent) {
+		return Message{}, errMessage
 	}
 	if (len(m.Data) > 0) != (m.Kind == Data) {
 		return Message{}, errMessage

@@ -45,9 +45,9 @@ func TestHurry(t *testing.T) {
 	if b, ok := q.Next(now); !ok || b.Piece != 0 {
 		t.Fatalf("%+v, %v", b, ok)
 	}
-	q.Hurry(1, 0, now)
-	q.Hurry(1, 2, now)
-	q.Hurry(2, 1, now)
+	q.Hurry(1, 0, Urgent, now)
+	q.Hurry(1, 2, Urgent, now)
+	q.Hurry(2, 1, Urgent, now)
 	var order []piece.Index
 	for b, ok := q.Next(now); ok; b, ok = q.Next(now) {
 		order = append(order, b.Piece)
