@@ -232,9 +232,14 @@ func (t *tracing) cold(o *service, version string, a app) (float64, error) {
 
 // fetched fetches the whole release first, and starts the app from the copy.
 func (t *tracing) fetched(o *service, a app) (float64, error) {
-	dest, host := t.path("fetched"), t.path("host-fetch")
-	defer os.RemoveAll(dest)
-	defer os.RemoveAll(host)
+	dest, err := t.fresh("fetched")
+	if err != nil {
+		return 0, err
+	}
+	host, err := t.fresh("host-fetch")
+	if err != nil {
+		return 0, err
+	}
 	start := time.Now()
 	d, err := t.startIn(t.near.Enter(), "fetch", "fetch", "plain", dest, "--origin", o.url, "--state", host, "--run", t.path("run-fetch"),
 		"--insecure-unsigned", "--peer-listen", t.near.Addr+":0", "--linger", "0s")
