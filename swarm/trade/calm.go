@@ -7,6 +7,7 @@ const (
 	holdFrom  = 4 * time.Millisecond   // that a block of each peer takes to come
 	holdMost  = 2 * time.Second
 	holdPause = 200 * time.Millisecond // after as long as that
+	holdFresh = 500 * time.Millisecond // for a piece of which nothing came for longer nobody is held up
 )
 
 // calm is what other hosts are asked for while somebody waits here for a piece. What
@@ -66,7 +67,7 @@ func (p *Plan) holds(others int) bool {
 		return false
 	}
 	for _, a := range p.asked {
-		if a.degree == Urgent && !a.hashing {
+		if a.degree == Urgent && !a.hashing && p.now.Sub(a.waited) < holdFresh {
 			return true
 		}
 	}
